@@ -1,0 +1,67 @@
+"""What a criterion sees of a mini-batch.
+
+Shape letters: A anchors (or points, or queries) of the whole mini-batch, C classes, P positives.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class DetectionBatch:
+    """A head's outputs and targets, over every image and level of a mini-batch at once.
+
+    Attributes:
+        logits: [A, C] float, before the sigmoid.
+        labels: [A] integer, the target class, or C for background.
+        weights: [A] float, 0 for anchors that are ignored.
+        pos: [P] integer, the indices of the positive anchors, rising.
+        pred_boxes: [P, 4] float, the positives' boxes (x1, y1, x2, y2), in pixels of the input.
+        target_boxes: [P, 4] float, what they are matched to.
+        anchor_sizes: [P, 2] float, width and height of the positives' anchors, or None.
+        avg_factor: what losses summed over anchors are divided by, where a framework counts
+            its own way (mmdet: an image without positives counts as one); P if None.
+
+    Raises:
+        ValueError: shapes that do not fit each other.
+    """
+
+    logits: Tensor
+    labels: Tensor
+    weights: Tensor
+    pos: Tensor
+    pred_boxes: Tensor
+    target_boxes: Tensor
+    anchor_sizes: Tensor | None = None
+    avg_factor: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.logits.ndim != 2:
+            raise ValueError(f"logits have shape {tuple(self.logits.shape)}; expected [A, C].")
+        A, P = len(self.logits), len(self.pos)
+        expected = {
+            "labels": (A,),
+            "weights": (A,),
+            "pos": (P,),
+            "pred_boxes": (P, 4),
+            "target_boxes": (P, 4),
+        }
+        if self.anchor_sizes is not None:
+            expected["anchor_sizes"] = (P, 2)
+        for name, shape in expected.items():
+            given = tuple(getattr(self, name).shape)
+            if given != shape:
+                raise ValueError(f"{name} has shape {given}; expected {shape} (A = {A}, P = {P}).")
+
+    @property
+    def num_classes(self) -> int:
+        return self.logits.shape[1]
+
+    def targets(self) -> Tensor:
+        """[A, C] int8: 1 for the class of a positive, -1 for an ignored anchor, 0 elsewhere."""
+        targets = torch.zeros_like(self.logits, dtype=torch.int8)
+        targets[self.pos, self.labels[self.pos]] = 1
+        # Not an index: an ignored anchor is ignored in each of its classes.
+        return targets.masked_fill(self.weights[:, None] == 0, -1)

@@ -1,0 +1,93 @@
+"""What every loss is: a criterion over a whole mini-batch, known by a name."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from loss.batch import DetectionBatch
+
+
+class Parameterization(Protocol):
+    """The family of criteria that a search chooses from, with theta in the unit cube."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What each of theta's coordinates is."""
+
+    @property
+    def start(self) -> tuple[float, ...]:
+        """The theta that a search begins at, inside the unit cube."""
+
+    def settings(self, theta: Sequence[float]) -> dict[str, Any]:
+        """`theta` as settings for `build_criterion`, in plain data."""
+
+    def expected(
+        self, theta: Sequence[float], batch: DetectionBatch
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Loss, d loss / d logits [A, C], d loss / d pred_boxes [P, 4] of `theta` on `batch`.
+
+        Worked out from theta without the criterion class, so that the two prove each other.
+        """
+
+
+class Criterion(nn.Module, ABC):
+    """A loss over a whole mini-batch."""
+
+    @abstractmethod
+    def forward(self, batch: DetectionBatch) -> dict[str, Tensor]:
+        """Named scalar losses, each to be minimised with weight 1.
+
+        Every name begins with "loss": training frameworks sum what is called that way.
+        """
+
+    @classmethod
+    def parameterization(cls, **options: Any) -> Parameterization:
+        """The searchable family of this criterion.
+
+        Raises:
+            ValueError: this criterion has nothing to search, or an option is out of range.
+        """
+        raise ValueError(f"{cls.__name__} has no parameters to search.")
+
+
+CRITERIA: dict[str, type[Criterion]] = {}
+
+_C = TypeVar("_C", bound=type[Criterion])
+
+
+def register_criterion(name: str) -> Callable[[_C], _C]:
+    """Make a criterion known to configurations as `name`."""
+
+    def register(criterion: _C) -> _C:
+        CRITERIA[name] = criterion
+        return criterion
+
+    return register
+
+
+def criterion_type(name: str) -> type[Criterion]:
+    """The criterion called `name`; a ValueError that lists the known ones if there is none."""
+    if name not in CRITERIA:
+        raise ValueError(f"unknown criterion {name!r}; known: {', '.join(sorted(CRITERIA))}.")
+    return CRITERIA[name]
+
+
+def value_and_gradients(
+    criterion: Criterion, batch: DetectionBatch
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Sum of the losses, d / d logits [A, C] and d / d pred_boxes [P, 4], detached."""
+    logits = batch.logits.detach().requires_grad_()
+    boxes = batch.pred_boxes.detach().requires_grad_()
+    losses = criterion(replace(batch, logits=logits, pred_boxes=boxes))
+    loss = torch.stack([value for value in losses.values()]).sum()
+    return loss.detach(), *torch.autograd.grad(loss, [logits, boxes])
+
+
+def build_criterion(settings: Mapping[str, Any]) -> Criterion:
+    """The criterion that `settings` describe: its name as "type", and its arguments."""
+    arguments = dict(settings)
+    return criterion_type(arguments.pop("type"))(**arguments)

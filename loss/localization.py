@@ -1,0 +1,67 @@
+"""How well a predicted box fits its target, as a score in [0, 1].
+
+Boxes are [..., 4] as x1, y1, x2, y2 in any one unit. A box without area counts as an empty set:
+its IoU with anything is 0.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+_TINY = 1e-7
+
+
+def iou_and_giou(boxes: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """IoU in [0, 1] and generalised IoU in [-1, 1] of boxes [..., 4] with targets [..., 4].
+
+    Source: Generalized Intersection over Union, Rezatofighi et al. 2019, algorithm 1.
+    """
+    overlap = torch.min(boxes[..., 2:], targets[..., 2:]) - torch.max(
+        boxes[..., :2], targets[..., :2]
+    )
+    hull = torch.max(boxes[..., 2:], targets[..., 2:]) - torch.min(boxes[..., :2], targets[..., :2])
+    intersection = overlap.clamp(min=0).prod(-1)
+    union = _area(boxes) + _area(targets) - intersection
+    enclosing = hull.clamp(min=0).prod(-1)
+    iou = intersection / union.clamp(min=_TINY)
+    return iou, iou - (enclosing - union) / enclosing.clamp(min=_TINY)
+
+
+def giou_score(boxes: Tensor, targets: Tensor, anchor_sizes: Tensor | None = None) -> Tensor:
+    """(1 + GIoU) / 2."""
+    return (1 + iou_and_giou(boxes, targets)[1]) / 2
+
+
+def iou_score(boxes: Tensor, targets: Tensor, anchor_sizes: Tensor | None = None) -> Tensor:
+    """IoU."""
+    return iou_and_giou(boxes, targets)[0]
+
+
+def l1_score(boxes: Tensor, targets: Tensor, anchor_sizes: Tensor | None = None) -> Tensor:
+    """clip(1 - sum |boxes - targets|, 0, 1), in units of the anchors' width and height.
+
+    Args:
+        anchor_sizes: [..., 2], width and height of each box's anchor or proposal.
+
+    Raises:
+        ValueError: without anchor sizes; in pixels every score would be 0.
+    """
+    if anchor_sizes is None:
+        raise ValueError(
+            "the L1 localisation score is in units of the anchors, but the batch has no "
+            "anchor_sizes; let the head adapter give them, or take 'giou' or 'iou'."
+        )
+    distance = (boxes - targets).abs() / anchor_sizes.repeat(1, 2).clamp(min=_TINY)
+    return (1 - distance.sum(-1)).clamp(0, 1)
+
+
+LOCALIZATION: dict[str, Callable[[Tensor, Tensor, Tensor | None], Tensor]] = {
+    "giou": giou_score,
+    "iou": iou_score,
+    "l1": l1_score,
+}
+
+
+def _area(boxes: Tensor) -> Tensor:
+    return (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(-1)

@@ -1,0 +1,89 @@
+"""Settings models that accept nothing they do not know, and say what was meant."""
+
+import difflib
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from paploss.errors import BadConfig
+
+
+class StrictModel(BaseModel):
+    """A frozen settings model: an unknown key is an error, no value is coerced out of range."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def parse(model: type[Model], values: Mapping[str, Any], where: str) -> Model:
+    """`values` as a `model`.
+
+    Args:
+        where: what the values were read from, for the message.
+
+    Raises:
+        BadConfig: one line for each thing wrong; a mistyped key comes with the nearest right one.
+    """
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        problems = [_describe(problem, model) for problem in error.errors()]
+        raise BadConfig(f"{where}:\n" + "\n".join(f"  {line}" for line in problems)) from error
+
+
+def nearest(word: str, words: list[str]) -> str:
+    """', did you mean ...?' for the closest of `words`, or the list of all of them."""
+    close = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"known here: {', '.join(sorted(words))}."
+
+
+def _describe(problem: Any, model: type[BaseModel]) -> str:
+    path = [part for part in problem["loc"]]
+    name = ".".join(str(part) for part in path)
+    if problem["type"] == "extra_forbidden":
+        known = list(_fields_at(model, path[:-1]))
+        return f"{name}: unknown key; {nearest(str(path[-1]), known)}"
+    if problem["type"] == "missing":
+        return f"{name}: missing; it has to be given."
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{name or 'settings'}: got {problem['input']!r}; {message[0].lower()}{message[1:]}."
+
+
+def _fields_at(model: Any, path: list[Any]) -> Iterator[str]:
+    """Names of the fields of the model found by following `path` from `model`."""
+    for part in path:
+        field = getattr(model, "model_fields", {}).get(part)
+        if field is None:
+            return
+        candidates = [field.annotation, *get_args(field.annotation)]
+        model = next((kind for kind in candidates if hasattr(kind, "model_fields")), None)
+    yield from getattr(model, "model_fields", {})
+
+
+def override(values: Mapping[str, Any], overrides: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A copy of nested `values` with {"algorithm.rounds": 4} written over it.
+
+    Whether a key exists is the model's to say; here only the way to it must be a section.
+
+    Raises:
+        BadConfig: a part of the way holds a value, not a section.
+    """
+    out = {key: value for key, value in values.items()}
+    for dotted, value in overrides.items():
+        *way, last = dotted.split(".")
+        section = out
+        for part in way:
+            inner = section.get(part, {})
+            if not isinstance(inner, Mapping):
+                raise BadConfig(
+                    f"{where}: cannot set {dotted}: {part} holds {inner!r} and has no keys."
+                )
+            section[part] = dict(inner)
+            section = section[part]
+        section[last] = value
+    return out

@@ -1,0 +1,245 @@
+"""The experiment directory read back as tables.
+
+The journal, one file for each finished trial, is the truth; everything that is shown is made
+from it. This module only reads, apart from `write_history_csv`, and it takes an experiment at
+any moment of its life: empty, half done, interrupted, or with a file cut short by a full disk.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+from pydantic import BaseModel, Field, ValidationError
+
+from paploss.errors import BadExperiment
+from paploss.files import read_json, read_yaml, write_atomic
+
+PHASES = ("baseline", "start", "search", "final")
+METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+TIMINGS = ("setup", "train", "evaluate")
+_PLAIN = (
+    *("phase", "round", "slot", "repeat", "label", "status", "reward", "seconds"),
+    *("iterations", "attempt", "seed", "gradient_scale", "fingerprint", "error"),
+    *("cpus", "gpus", "node", "trial_id", "trial_dir", "started", "finished"),
+)
+_NUMBERS = ["reward", "seconds", "gradient_scale", "cpus", "gpus", "started", "finished"]
+
+logger = logging.getLogger(__name__)
+
+
+class _Record(BaseModel):
+    """What a journal file must hold to be of use, and what stands in for the rest."""
+
+    phase: Literal["baseline", "start", "search", "final"]
+    round: int = Field(ge=0)
+    slot: int = Field(ge=0)
+    repeat: int = Field(ge=0)
+    label: str
+    theta: list[float] | None
+    status: Literal["ok", "diverged", "failed"]
+    reward: float | None = Field(ge=0, le=1)
+    seconds: float = Field(ge=0)
+    control_points: dict[str, list[tuple[float, float]]] | None = None
+    gradient_scale: float | None = None
+    seed: int | None = None
+    val: dict[str, float | None] | None = None
+    test: dict[str, float | None] | None = None
+    timing: dict[str, float] = {}
+    fingerprint: str | None = None
+    error: str | None = None
+    skipped_images: dict[str, str] = {}
+    iterations: int | None = None
+    attempt: int = 0
+    trial_id: str | None = None
+    trial_dir: str | None = None
+    node: str | None = None
+    cpus: float | None = None
+    gpus: float | None = None
+    started: float | None = None
+    finished: float | None = None
+
+
+@dataclass(frozen=True)
+class History:
+    """One experiment, as far as it has come.
+
+    Attributes:
+        path: the experiment directory.
+        config: its config.yaml.
+        records: the journal's records, one a finished trial, in the order of `trials`.
+        trials: one row a finished trial: baseline, start, search by round and slot, final by
+            candidate (in the column `round`) and repeat. Theta is one column a coordinate,
+            `theta.<name>`; AP on the two held-out splits is `val_AP`, `test_AP`, ...
+        policy: one row a round and coordinate: round, coordinate, mean, std.
+        damaged: the files that could not be used, each with the reason.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    records: tuple[dict[str, Any], ...]
+    trials: pd.DataFrame
+    policy: pd.DataFrame
+    damaged: tuple[str, ...] = ()
+
+
+def load_history(experiment: Path) -> History:
+    """Read an experiment directory; a damaged file in it is left out with a warning.
+
+    Raises:
+        BadExperiment: there is no such directory, or it holds no experiment.
+        BadConfig: its config.yaml cannot be read.
+    """
+    experiment = Path(experiment)
+    if not (experiment / "config.yaml").is_file():
+        what = "has no config.yaml" if experiment.is_dir() else "is not a directory"
+        raise BadExperiment(
+            f"{experiment} {what}, so it is not an experiment of paploss. Give the directory that "
+            "`paploss search` named when it started: STORAGE/NAME of its configuration."
+        )
+    damaged: list[str] = []
+    names = _read_names(experiment / "space.json", damaged)
+    records = sorted(_read_journal(experiment / "journal", damaged), key=_order)
+    policies = list(_read_policies(experiment / "policy", damaged))
+    # Relative to the experiment: what is shown of it holds no path of this machine.
+    damaged = [reason.removeprefix(f"{experiment}{os.sep}") for reason in damaged]
+    for reason in damaged:
+        logger.warning("%s: left out %s", experiment, reason)
+    return History(
+        path=experiment,
+        config=read_yaml(experiment / "config.yaml"),
+        records=tuple(records),
+        trials=_trials_table(records, names),
+        policy=_policy_table(policies, names),
+        damaged=tuple(damaged),
+    )
+
+
+def write_history_csv(history: History, path: Path) -> None:
+    """Write `history.trials` as CSV, whole or not at all; floats survive to the last digit."""
+    write_atomic(Path(path), history.trials.to_csv(index=False, lineterminator="\n"))
+
+
+def shared_fingerprints(history: History) -> dict[str, list[str]]:
+    """Fingerprints that search trials with different thetas have in common, with their labels.
+
+    A fingerprint hashes what a fixed probe batch gave under a trial's loss, so an entry here is
+    a sign that theta, or a part of it, did not reach the training.
+    """
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for record in history.records:
+        if record["phase"] == "search" and record["fingerprint"] is not None:
+            groups.setdefault(record["fingerprint"], []).append(record)
+    return {
+        fingerprint: [record["label"] for record in group]
+        for fingerprint, group in groups.items()
+        if len({tuple(record["theta"] or ()) for record in group}) > 1
+    }
+
+
+def _order(record: Mapping[str, Any]) -> tuple[int, ...]:
+    return PHASES.index(record["phase"]), record["round"], record["slot"], record["repeat"]
+
+
+def _read_object(path: Path, damaged: list[str]) -> dict[str, Any] | None:
+    """The JSON object in a file, or None and the reason in `damaged`."""
+    try:
+        value = read_json(path)
+    except (OSError, ValueError, RecursionError) as error:
+        damaged.append(f"{path}: not readable as JSON ({error})")
+        return None
+    if not isinstance(value, dict):
+        damaged.append(f"{path}: holds {type(value).__name__}, expected a JSON object")
+        return None
+    return value
+
+
+def _read_journal(folder: Path, damaged: list[str]) -> Iterable[dict[str, Any]]:
+    for path in sorted(folder.glob("*.json")):
+        value = _read_object(path, damaged)
+        if value is None:
+            continue
+        try:
+            record = _Record.model_validate(value).model_dump()
+        except ValidationError as error:
+            problem = error.errors()[0]
+            field = ".".join(map(str, problem["loc"]))
+            damaged.append(f"{path}: field {field!r}: {problem['msg'].lower()}")
+            continue
+        # A copy made by hand ("... (1).json") would count its trial twice.
+        key = "{phase}-{round:03d}-{slot:02d}-{repeat}".format(**record)
+        if path.stem == key:
+            yield record
+        else:
+            damaged.append(f"{path}: it holds the trial {key}, so its name should be {key}.json")
+
+
+def _read_policies(folder: Path, damaged: list[str]) -> Iterable[dict[str, Any]]:
+    for path in sorted(folder.glob("round-*.json")):
+        value = _read_object(path, damaged)
+        if value is None:
+            continue
+        try:
+            mean, std = [float(x) for x in value["mean"]], [float(x) for x in value["std"]]
+            if len(mean) != len(std):
+                raise ValueError(f"{len(mean)} means but {len(std)} stds")
+            yield {"round": int(value["round"]), "mean": mean, "std": std}
+        except (KeyError, TypeError, ValueError) as error:
+            damaged.append(f"{path}: not a policy (expected round, mean, std): {error!r}")
+
+
+def _read_names(path: Path, damaged: list[str]) -> Sequence[str]:
+    """Names of theta's coordinates; empty where the experiment does not say."""
+    value = _read_object(path, damaged) if path.exists() else {}
+    names = (value or {}).get("names", [])
+    if isinstance(names, list) and all(isinstance(name, str) for name in names):
+        return names
+    damaged.append(f"{path}: 'names' should be a list of names")
+    return []
+
+
+def _names_for(theta: Sequence[float], names: Sequence[str]) -> Sequence[str]:
+    """`names` where they fit, numbers where they do not."""
+    return names if len(names) == len(theta) else [str(index) for index in range(len(theta))]
+
+
+def _trials_table(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> pd.DataFrame:
+    rows = [_row(record, names) for record in records]
+    columns = [*_PLAIN, *(f"timing_{part}" for part in TIMINGS)]
+    columns += [f"{split}_{metric}" for split in ("val", "test") for metric in METRICS]
+    columns += ["skipped_images", "control_points", *(f"theta.{name}" for name in names)]
+    extra = [column for row in rows for column in row if column not in columns]
+    columns += dict.fromkeys(extra)
+    numbers = [c for c in columns if c.startswith(("timing_", "val_", "test_", "theta."))]
+    kinds = dict.fromkeys([*_NUMBERS, *numbers], float)
+    table: pd.DataFrame = pd.DataFrame(rows, columns=columns).astype(kinds)
+    return table
+
+
+def _row(record: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    row = {name: record[name] for name in _PLAIN}
+    row |= {f"timing_{part}": record["timing"].get(part) for part in TIMINGS}
+    for split in ("val", "test"):
+        row |= {f"{split}_{metric}": (record[split] or {}).get(metric) for metric in METRICS}
+    curves = record["control_points"]
+    row["skipped_images"] = len(record["skipped_images"])
+    row["control_points"] = curves and json.dumps(curves, separators=(",", ":"))
+    theta = record["theta"] or []
+    pairs = zip(_names_for(theta, names), theta, strict=True)
+    return row | {f"theta.{name}": value for name, value in pairs}
+
+
+def _policy_table(policies: Sequence[Mapping[str, Any]], names: Sequence[str]) -> pd.DataFrame:
+    rows = [
+        (policy["round"], name, mean, std)
+        for policy in sorted(policies, key=lambda policy: policy["round"])
+        for name, mean, std in zip(
+            _names_for(policy["mean"], names), policy["mean"], policy["std"], strict=True
+        )
+    ]
+    table: pd.DataFrame = pd.DataFrame(rows, columns=["round", "coordinate", "mean", "std"])
+    return table

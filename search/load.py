@@ -1,0 +1,78 @@
+"""A search YAML read into settings: files it names looked up, overrides applied, all checked."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from paploss.configs import find
+from paploss.errors import BadConfig
+from paploss.files import read_yaml
+from paploss.strict import nearest, override, parse
+from search.config import SearchConfig
+from trainers.config import DetectorConfig, TaskConfig
+from trainers.datasets.coco import load_data
+
+
+def load_search(path: str, overrides: Mapping[str, Any]) -> tuple[SearchConfig, TaskConfig]:
+    """The search YAML at `path` (or of that name among the shipped ones).
+
+    Its `detector` and `data` may be names, paths, or the settings themselves.
+
+    Raises:
+        BadConfig: a missing file, an unknown key (with the nearest right one), a bad value.
+        BadData: the data set's file names splits that cannot be.
+    """
+    file = find("search", path)
+    values = override(read_yaml(file), overrides, str(file))
+    return split_config(values, str(file), beside=file.parent)
+
+
+def split_config(
+    values: Mapping[str, Any], where: str, beside: Path | None = None
+) -> tuple[SearchConfig, TaskConfig]:
+    """Split one mapping into the search's own settings and the trials'."""
+    search_keys, task_keys = set(SearchConfig.model_fields), set(TaskConfig.model_fields)
+    for key in values:
+        if key not in search_keys | task_keys:
+            known = sorted(search_keys | task_keys)
+            raise BadConfig(f"{where}:\n  {key}: unknown key; {nearest(str(key), known)}")
+    search = parse(SearchConfig, {k: v for k, v in values.items() if k in search_keys}, where)
+    task = {k: v for k, v in values.items() if k in task_keys}
+    if isinstance(task.get("detector"), str):
+        task["detector"] = load_detector(find("detectors", task["detector"], beside))
+    if isinstance(task.get("data"), str):
+        task["data"] = load_data(find("datasets", task["data"], beside))
+    return search, parse(TaskConfig, task, where)
+
+
+def load_detector(path: Path) -> DetectorConfig:
+    """A detector from YAML, which is data, or from an mmdet config in Python, which is run.
+
+    Raises:
+        BadConfig: not a detector, or Python that fails.
+    """
+    if path.suffix == ".py":
+        from trainers.mmdet.config import read_mmdet_config
+
+        return DetectorConfig(name=path.stem, model=read_mmdet_config(path))
+    return parse(DetectorConfig, read_yaml(path), str(path))
+
+
+def parse_overrides(items: list[str]) -> dict[str, Any]:
+    """["algorithm.rounds=4"] as {"algorithm.rounds": 4}; values are YAML.
+
+    Raises:
+        BadConfig: an item without "=", or a value that is not YAML.
+    """
+    overrides = {}
+    for item in items:
+        key, equals, text = item.partition("=")
+        if not equals or not key:
+            raise BadConfig(f"--set {item}: expected key=value, such as algorithm.rounds=4.")
+        try:
+            overrides[key] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise BadConfig(f"--set {item}: the value is not YAML: {error}") from error
+    return overrides

@@ -1,0 +1,286 @@
+"""The composition root: from a search YAML to a Tune experiment and its results."""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from paploss.errors import BadExperiment, SearchStopped
+from paploss.files import read_json, read_yaml, write_json, write_yaml
+from search.config import SearchConfig
+from search.display import Display
+from search.history import History, load_history, write_history_csv
+from search.journal import Journal, TrialKey
+from search.load import split_config
+from search.plan import Plan
+from search.report import write_report
+from search.space import SearchSpace
+from search.standings import standings, winner
+from search.tensorboard import RoundWriter, write_trial_curves
+from search.tune_run import Cluster, run_tune
+from trainers.config import TaskConfig, parameterization
+from trainers.export import training_config, write_training_yaml
+
+_NAMES = {"focal_giou": "Focal + GIoU"}
+
+
+class Interrupted(Exception):
+    """The user asked for the end; what was finished is kept."""
+
+
+def create_experiment(config: SearchConfig, task: TaskConfig) -> Path:
+    """The directory of a new experiment, with its configuration in it.
+
+    Raises:
+        BadExperiment: it exists, or storage cannot be written.
+    """
+    experiment = (config.storage / config.name).absolute()
+    if experiment.exists() and any(experiment.iterdir()):
+        raise BadExperiment(
+            f"the experiment {experiment} exists already. Continue it with `paploss resume "
+            f"{experiment}`, or give this search another name with `--set name=...`."
+        )
+    try:
+        experiment.mkdir(parents=True, exist_ok=True)
+        write_yaml(experiment / "config.yaml", _dump(config, task))
+    except OSError as error:
+        raise BadExperiment(
+            f"cannot write to {experiment}: {error.strerror}. Choose another place with "
+            "`--set storage=...`, or make room there."
+        ) from error
+    space = parameterization(task.criterion)
+    write_json(experiment / "space.json", {"names": space.names, "start": space.start})
+    return experiment
+
+
+def open_experiment(experiment: Path) -> tuple[SearchConfig, TaskConfig]:
+    """The configuration of an experiment that `create_experiment` made.
+
+    Raises:
+        BadExperiment: there is none.
+    """
+    path = experiment / "config.yaml"
+    if not path.exists():
+        raise BadExperiment(
+            f"{experiment} is no experiment: it has no config.yaml. Experiments are the folders "
+            "that `paploss search` makes, experiments/<name> unless told otherwise."
+        )
+    return split_config(read_yaml(path), str(path))
+
+
+def run_experiment(experiment: Path, display: Display | None = None) -> Path:
+    """Run what is still to run of an experiment, and write its results.
+
+    Returns:
+        The path of its best.yaml.
+
+    Raises:
+        Interrupted: by the user; `paploss resume` goes on.
+        SearchStopped: the search cannot go on; the message says why.
+        BadExperiment: another process runs it.
+        NotEnoughResources: the cluster can never run one of its trials.
+    """
+    experiment = experiment.absolute()
+    config, task = open_experiment(experiment)
+    family = parameterization(task.criterion)
+    space = SearchSpace(family.names, family.start)
+    baseline = _NAMES.get(task.baseline["type"], task.baseline["type"])
+    with _only_driver(experiment):
+        plan = Plan(space, config, Journal(experiment), baseline)
+        plan.retry_failed_round()
+        if not plan.finished:
+            with Cluster.connect(config.resources) as cluster:
+                watcher = display or Display(
+                    config.name,
+                    config.algorithm.rounds,
+                    config.algorithm.samples,
+                    cluster.slots,
+                    candidates=config.final.candidates,
+                    repeats=config.final.repeats,
+                )
+                watcher.replay(plan.records)
+                follower = _Follower(watcher, experiment, space)
+                begun = time.monotonic()
+                try:
+                    problem = run_tune(experiment, space, config, baseline, cluster, follower)
+                finally:
+                    watcher.stop()
+                    _add_wall_time(experiment, time.monotonic() - begun, cluster.slots)
+            # What counts is not what Tune says but what is on storage.
+            plan = Plan(space, config, Journal(experiment), baseline)
+            if not plan.finished:
+                write_results(experiment)
+                if problem:
+                    raise SearchStopped(
+                        f"the search has stopped: {problem}\nWhat was finished is kept; when the "
+                        f"cause is mended, go on with: paploss resume {_short(experiment)}"
+                    )
+                raise Interrupted(
+                    f"interrupted with {len(plan.records)} of {plan.total_trials} trials "
+                    f"finished; go on with: paploss resume {_short(experiment)}"
+                )
+        write_results(experiment)
+    return experiment / "best.yaml"
+
+
+def write_results(experiment: Path) -> None:
+    """history.csv, the report, and best.yaml once there is a final candidate with a score."""
+    history = load_history(experiment)
+    write_history_csv(history, experiment / "history.csv")
+    if winner(standings(history)) is not None:
+        export_training(experiment, experiment / "best.yaml")
+    write_report(experiment)
+
+
+def export_training(experiment: Path, out: Path, trial: str | None = None) -> None:
+    """Write a training YAML: of the winner, or of the trial with the key `trial`.
+
+    Raises:
+        BadExperiment: no experiment, nothing to export yet, or no such trial.
+    """
+    config, task = open_experiment(experiment)
+    history = load_history(experiment)
+    if trial is None:
+        found = _winner_of(history, experiment)
+    else:
+        found = _trial_of(history, experiment, trial)
+    theta, seed = found.pop("theta"), found["seeds"][0]
+    found_by = {
+        "experiment": config.name,
+        **found,
+        "configuration_hash": _hash(history.config),
+        "versions": versions(),
+    }
+    write_training_yaml(training_config(task, theta, seed, found_by), out)
+
+
+def versions() -> dict[str, str]:
+    """Of everything that a result depends on."""
+    names = ["paploss", "torch", "ray", "onedl-mmdetection", "onedl-mmcv", "onedl-mmengine"]
+    found = {"python": platform.python_version()}
+    for name in [*names, "numpy", "faster-coco-eval"]:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+class _Follower:
+    """Passes the searcher's events to the display and to the files that grow with a search."""
+
+    def __init__(self, display: Display, experiment: Path, space: SearchSpace) -> None:
+        self._display = display
+        self._experiment = experiment
+        self._rounds = RoundWriter(experiment / "tensorboard", space.names)
+        self.started = display.started
+        self.note = display.note
+
+    def finished(self, record: Mapping[str, Any]) -> None:
+        self._display.finished(record)
+        folder = self._experiment / str(record["trial_dir"])
+        if record["control_points"] and folder.is_dir():
+            write_trial_curves(folder, record["control_points"])
+
+    def round_done(self, round: int) -> None:
+        self._display.round_done(round)
+        history = load_history(self._experiment)
+        write_history_csv(history, self._experiment / "history.csv")
+
+        def rewards(phase: str, of: int) -> list[float]:
+            known = (r for r in history.records if (r["phase"], r["round"]) == (phase, of))
+            return [r["reward"] for r in known if r["reward"] is not None]
+
+        def mean(values: list[float]) -> float | None:
+            return sum(values) / len(values) if values else None
+
+        policy = read_json(self._experiment / "policy" / f"round-{round:03d}.json")
+        self._rounds.write_round(
+            round,
+            rewards("search", round),
+            mean=policy["mean"],
+            std=policy["std"],
+            baseline=mean(rewards("baseline", 0)),
+            start=mean(rewards("start", 0)),
+        )
+
+
+def _winner_of(history: History, experiment: Path) -> dict[str, Any]:
+    """Theta of the winner, and where it came from: scores with their spread, seeds, its sample."""
+    best = winner(standings(history))
+    if best is None:
+        raise BadExperiment(
+            f"{experiment} has no winner yet: its final race has not been run. Go on with "
+            f"`paploss resume {experiment}`, or export one trial with `--trial search-000-00-0`."
+        )
+    records = history.records
+    finals = [r for r in records if r["phase"] == "final" and r["round"] == best.candidate]
+    sample = next((r for r in records if r["phase"] == "search" and r["label"] == best.label), {})
+    return {
+        "theta": best.theta,
+        "candidate": best.label,
+        **{name: sample.get(name) for name in ("round", "slot", "reward")},
+        "test_AP_mean": best.mean_test,
+        "test_AP_std": best.std_test,
+        "val_AP_mean": best.mean_val,
+        "seeds": [record["seed"] for record in finals],
+        "fingerprint": finals[0]["fingerprint"],
+    }
+
+
+def _trial_of(history: History, experiment: Path, trial: str) -> dict[str, Any]:
+    """Theta of one trial, and where it came from."""
+    records = {str(TrialKey.of(record)): record for record in history.records}
+    record = records.get(trial)
+    if record is None or record["theta"] is None:
+        raise BadExperiment(
+            f"{experiment} has no trial {trial!r} with a theta; the names of its trials are those "
+            f"of the files in {experiment / 'journal'}, such as search-000-00-0."
+        )
+    fields = ("theta", "round", "slot", "reward", "fingerprint")
+    return {
+        **{name: record[name] for name in fields},
+        "candidate": record["label"],
+        "seeds": [record["seed"]],
+    }
+
+
+def _hash(configuration: Mapping[str, Any]) -> str:
+    """12 hexadecimal digits of a configuration's content."""
+    text = json.dumps(configuration, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _dump(config: SearchConfig, task: TaskConfig) -> dict[str, Any]:
+    return {**config.model_dump(mode="json"), **task.model_dump(mode="json")}
+
+
+def _add_wall_time(experiment: Path, seconds: float, slots: int) -> None:
+    """Sum the time over all sessions of the experiment."""
+    path = experiment / "summary.json"
+    before = read_json(path)["wall_seconds"] if path.exists() else 0.0
+    write_json(path, {"wall_seconds": before + seconds, "slots": slots, "versions": versions()})
+
+
+@contextlib.contextmanager
+def _only_driver(experiment: Path) -> Iterator[None]:
+    """Refuse a second process on the same experiment; the lock ends with the process."""
+    with (experiment / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BadExperiment(
+                f"another process is running {experiment}. Watch it with `paploss show "
+                f"{experiment}`, or stop it first."
+            ) from error
+        yield
+
+
+def _short(path: Path) -> str:
+    relative = os.path.relpath(path)
+    return min(relative, str(path), key=len)

@@ -1,0 +1,143 @@
+"""Who won: baseline, start and the final candidates, over their repeats on the third split.
+
+Pure functions of the journal's records. A repeat that diverged counts as AP 0, for that is what
+the loss did; one that failed is no evidence and is left out.
+"""
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from search.history import History
+
+CLEAR = 2.0  # a difference is called clear above so many combined standard errors
+_RACES = ("baseline", "start", "final")
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One loss in the final race.
+
+    Attributes:
+        label: what it is called.
+        phase: "baseline", "start" or "final".
+        candidate: the index of a final candidate, 0 otherwise.
+        theta: its point of the unit cube; None for the baseline.
+        control_points: its curves by name; None where it has none.
+        n: repeats that count, that is, all but the failed ones.
+        mean_test, std_test, stderr_test: COCO AP (0..1) on the third split over the repeats, the
+            sample standard deviation and the standard error of the mean; None where n is too
+            small (0; 1 for the two spreads).
+        mean_val: mean AP on the search validation split, where rewards come from.
+        statuses: how many repeats ended in each way.
+    """
+
+    label: str
+    phase: str
+    candidate: int
+    theta: tuple[float, ...] | None
+    control_points: Mapping[str, Sequence[Sequence[float]]] | None
+    n: int
+    mean_test: float | None
+    std_test: float | None
+    stderr_test: float | None
+    mean_val: float | None
+    statuses: Mapping[str, int]
+
+
+def standings(source: History | Iterable[Mapping[str, Any]]) -> list[Standing]:
+    """Baseline, start, then the final candidates in their order; search trials are left out.
+
+    Args:
+        source: a history, or journal records.
+    """
+    records = source.records if isinstance(source, History) else source
+    groups: dict[tuple[int, int], list[Mapping[str, Any]]] = {}
+    for record in records:
+        if record["phase"] in _RACES:
+            key = _RACES.index(record["phase"]), record["round"]
+            groups.setdefault(key, []).append(record)
+    return [_standing(groups[key]) for key in sorted(groups)]
+
+
+def winner(table: Iterable[Standing]) -> Standing | None:
+    """The final candidate with the best mean on the third split; the first of equals."""
+    ranked = [one for one in table if one.phase == "final" and one.mean_test is not None]
+    return max(ranked, key=lambda one: one.mean_test or 0.0, default=None)
+
+
+def verdict(table: Sequence[Standing]) -> str:
+    """One plain sentence: how the winner stands to the start and to the baseline."""
+    best = winner(table)
+    if best is None:
+        return "The final race has no result yet, so nothing can be said about the search."
+    rivals = [one for one in table if one.phase in ("start", "baseline")]
+    rivals.sort(key=lambda one: one.phase != "start")
+    claims = [_compare(best, rival) for rival in rivals]
+    repeats = f"{best.n} repeat{'s' if best.n != 1 else ''}"
+    score = f"The winner, {best.label}, reaches AP {best.mean_test:.3f} on the third split"
+    outcome = "; and it ".join(claims) or "has nothing to be compared with"
+    return f"{score} (mean of {repeats}): it {outcome}."
+
+
+def difference(one: Standing, other: Standing) -> tuple[float, float | None]:
+    """Difference of the means on the third split, and its standard error (Welch).
+
+    The standard error is None where either side has fewer than two repeats.
+    """
+    if one.mean_test is None or other.mean_test is None:
+        raise ValueError("a standing without a single counted repeat cannot be compared")
+    gap = one.mean_test - other.mean_test
+    if one.stderr_test is None or other.stderr_test is None:
+        return gap, None
+    return gap, math.hypot(one.stderr_test, other.stderr_test)
+
+
+def _compare(best: Standing, rival: Standing) -> str:
+    name = "the start of the search" if rival.phase == "start" else f"the baseline {rival.label}"
+    if rival.mean_test is None:
+        return f"cannot be compared with {name}, which has no counted repeat"
+    gap, error = difference(best, rival)
+    numbers = f"{rival.mean_test:.3f}, difference {gap:+.3f}"
+    if error is None:
+        claim = "is ahead of" if gap > 0 else "did not beat"
+        return f"{claim} {name} ({numbers}; too few repeats to say whether that is clear)"
+    numbers += f", standard error {error:.3f}"
+    clear = abs(gap) > CLEAR * error
+    if gap > 0:
+        verb, remark = ("clearly beats", "") if clear else ("is ahead of", "; not clearly")
+    else:
+        verb, remark = "did not beat", "; clearly below it" if clear else "; no clear difference"
+    return f"{verb} {name} ({numbers}{remark})"
+
+
+def _standing(records: Sequence[Mapping[str, Any]]) -> Standing:
+    first = records[0]
+    test = [ap for ap in (_ap(record, "test") for record in records) if ap is not None]
+    val = [ap for ap in (_ap(record, "val") for record in records) if ap is not None]
+    std = statistics.stdev(test) if len(test) > 1 else None
+    return Standing(
+        label=first["label"],
+        phase=first["phase"],
+        candidate=first["round"] if first["phase"] == "final" else 0,
+        theta=None if first["theta"] is None else tuple(first["theta"]),
+        control_points=first.get("control_points"),
+        n=len(test),
+        mean_test=statistics.fmean(test) if test else None,
+        std_test=std,
+        stderr_test=None if std is None else std / math.sqrt(len(test)),
+        mean_val=statistics.fmean(val) if val else None,
+        statuses=dict(Counter(record["status"] for record in records)),
+    )
+
+
+def _ap(record: Mapping[str, Any], split: str) -> float | None:
+    if record["status"] == "diverged":
+        return 0.0
+    if record["status"] == "failed" or not record[split]:
+        return None
+    value = record[split].get("AP")
+    return None if value is None or math.isnan(value) else float(value)

@@ -1,0 +1,196 @@
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from paploss.errors import BadExperiment
+from search.curves import COLOURS, evaluate
+from search.report import figure_png, write_report
+
+VOID = {"meta", "br", "img", "link", "hr", "input"}
+ATTACK = "<script>alert('x')</script>\"><img src=x onerror=y> $\\frac{$ & _x"
+
+
+class Page(HTMLParser):
+    """Collects what a page holds, and insists that its tags are nested."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.stack, self.tags, self.ids, self.urls, self.text = [], [], [], [], []
+        self.labels: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.stack == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        attributes = dict(attrs)
+        self.ids += [attributes["id"]] if "id" in attributes else []
+        self.urls += [attributes[name] for name in ("src", "href") if name in attributes]
+        if tag == "svg":
+            assert attributes["role"] == "img"
+            self.labels.append(attributes["aria-label"])
+        if tag not in VOID:
+            self.stack.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.stack.pop()
+
+    def handle_endtag(self, tag):
+        assert self.stack.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+    @property
+    def words(self) -> str:
+        return " ".join(" ".join(self.text).split())
+
+
+def read(experiment: Path) -> tuple[str, Page]:
+    path = write_report(experiment)
+    assert path == experiment / "report.html"
+    text = path.read_text(encoding="utf-8")
+    return text, Page(text)
+
+
+def test_the_page_tells_the_whole_story(experiment, searched):
+    searched[8]["skipped_images"] = {"0042.jpg": "cannot identify image file"}
+    path = experiment(searched)
+    (path / "summary.json").write_text('{"wall_seconds": 240, "slots": 2}')
+    (path / "best.yaml").write_text("{}")
+    _, page = read(path)
+    words = page.words
+    assert "shapes" in words and "ppo2: 3 rounds of 8 samples" in words
+    # standings of the fixture: .140 + .01 + .002 k over k = 0, 1, 2; spread .002
+    assert "0.152 ± 0.002" in words and "clearly beats the baseline Focal + GIoU" in words
+    assert words.count("★") == 2  # the winner's row and the note
+    assert "out of memory" in words and "the loss stayed at 1" in words
+    assert "0042.jpg" in words and "cannot identify image file" in words
+    assert "paploss train best.yaml" in words
+    # 36 trials of 12 s: 432 s; 240 s wall with 2 slots is 480 / 432 of the ideal
+    assert "7 min 12 s" in words and "1.11 times the ideal" in words
+    # 2 shapes each of the rewards and the policy, and five curves
+    assert page.tags.count("svg") == 2 + 5 + 2
+    assert all(len(label) > 40 for label in page.labels)
+
+
+def test_the_page_needs_nothing_else(experiment, searched):
+    text, page = read(experiment(searched))
+    assert not {"script", "link", "iframe", "object"} & set(page.tags)
+    assert all(url.startswith(("#", "data:image/png;base64,")) for url in page.urls)
+    assert "http" not in text and "@import" not in text
+    assert len(page.ids) == len(set(page.ids))
+    targets = re.findall(r"url\(#([^)]+)\)", text) + [u[1:] for u in page.urls if u[0] == "#"]
+    assert targets and set(targets) <= set(page.ids)
+
+
+def test_figures_take_their_colours_from_the_page(experiment, searched):
+    """In the dark no part of a figure keeps a colour that was chosen for white."""
+    text, _ = read(experiment(searched))
+    figures = "".join(re.findall(r"<svg.*?</svg>", text, flags=re.S))
+    used = set(re.findall(r"(?:fill|stroke): ([^;\"]+)", figures))
+    assert used <= {"none", *(f"var(--{part})" for part in COLOURS)}
+    assert {"var(--ink)", "var(--trial)", "var(--start)"} <= used
+    assert "prefers-color-scheme:dark" in text and "width=device-width" in text
+
+
+def test_what_comes_from_files_is_escaped(experiment, searched):
+    for one in searched:
+        one["label"] = ATTACK + one["label"]
+        one["error"] = ATTACK
+        one["fingerprint"] = ATTACK
+        one["skipped_images"] = {ATTACK: ATTACK}
+        if one["control_points"]:
+            one["control_points"][ATTACK] = one["control_points"].pop("H1")
+    text, page = read(experiment(searched, name=ATTACK, seed=ATTACK))
+    assert "script" not in page.tags and "img" not in page.tags
+    assert "<script" not in text
+    assert "alert('x')" in page.words  # it is shown, as text
+
+
+@pytest.mark.parametrize(
+    "phases", [(), ("baseline",), ("search",), ("baseline", "start", "search")]
+)
+def test_a_page_at_any_moment_of_a_search(experiment, searched, phases):
+    _, page = read(experiment([one for one in searched if one["phase"] in phases]))
+    assert "no result yet" in page.words
+    assert ("Reward by round" in page.words) == ("search" in phases)
+    assert ("best so far" in page.words) == ("search" in phases)
+    assert "times the ideal" not in page.words
+
+
+def test_a_search_in_which_nothing_went_well(experiment, record):
+    records = [record("search", 0, slot, status="failed", ap=None) for slot in range(3)]
+    records.append(record("search", 1, 0, status="diverged", ap=None))
+    read(experiment(records))
+    read(experiment(records[:3]))
+
+
+def test_another_criterion_has_other_coordinates_and_no_curves(experiment, record):
+    records = [record("search", 0, k, theta=[0.1, 0.2 + k], control_points=None) for k in range(2)]
+    records.append(record("final", theta=[0.1, 0.2], control_points=None))
+    path = experiment(records)
+    for file in (path / "policy").iterdir():
+        file.unlink()
+    _, page = read(path)
+    assert "Curves of" not in page.words and "The policy" not in page.words
+
+
+def test_one_fingerprint_for_two_thetas_is_told(experiment, record):
+    thetas = ([0.2] * 41, [0.3] * 41)
+    records = [record("search", 0, k, theta=t, fingerprint="f00d") for k, t in enumerate(thetas)]
+    _, page = read(experiment(records))
+    assert "Same fingerprint, different theta" in page.words
+    assert "round 0 slot 0, round 0 slot 1" in page.words
+
+
+def test_damaged_files_are_named_without_the_machines_paths(experiment, searched):
+    path = experiment(searched)
+    (path / "journal" / "search-000-00-0.json").write_text("{")
+    text, page = read(path)
+    assert "journal/search-000-00-0.json" in page.words
+    assert str(path) not in text
+
+
+@pytest.mark.parametrize("summary", ["{", "[]", "{}", '{"wall_seconds": "x", "slots": 2}'])
+def test_a_summary_that_cannot_be_used_is_passed_over(experiment, record, summary):
+    path = experiment([record("baseline")])
+    for file in (path / "policy").iterdir():
+        file.unlink()
+    (path / "summary.json").write_text(summary)
+    _, page = read(path)
+    assert "times the ideal" not in page.words
+
+
+def test_the_headline_is_a_picture(experiment, searched, tmp_path):
+    path = figure_png(experiment(searched), tmp_path / "out" / "headline.png")
+    picture = matplotlib.image.imread(path)
+    height, width = picture.shape[:2]
+    assert (height, width) == (630, 1650)  # 4.2 x 11 inches at 150 dots
+    for half in (picture[:, : width // 2], picture[:, width // 2 :]):
+        assert np.ptp(half[..., :3]) > 0.5  # something is drawn on both sides
+
+
+def test_no_experiment_no_page(tmp_path):
+    with pytest.raises(BadExperiment):
+        write_report(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_evaluate_by_hand():
+    points = [[0, 0], [0.25, 0.5], [0.5, 0.5], [1, 1]]
+    x = [[-1, 0, 0.125], [0.25, 0.4, 0.75], [0.9, 1, 2]]
+    expected = [[0, 0, 0.25], [0.5, 0.5, 0.75], [0.9, 1, 1]]
+    np.testing.assert_allclose(evaluate(points, x), expected, rtol=0, atol=1e-15)
+
+
+def test_evaluate_at_jumps_keeps_the_left_value_and_skips_empty_segments():
+    points = [[0, 0], [0, 0.2], [0.5, 0.4], [0.5, 0.8], [1, 0.9], [1, 1]]
+    x = [0, 0.5, np.nextafter(0.5, 1), 1]
+    np.testing.assert_allclose(evaluate(points, x), [0.2, 0.4, 0.8, 0.9], rtol=0, atol=1e-12)

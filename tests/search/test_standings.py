@@ -1,0 +1,125 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from search.history import load_history
+from search.standings import difference, standings, verdict, winner
+
+APS = st.lists(st.floats(0, 1), min_size=2, max_size=6)
+
+
+def test_mean_and_spread_over_the_repeats(record):
+    rows = standings([record("baseline", repeat=k, ap=ap) for k, ap in enumerate((0.1, 0.2, 0.3))])
+    (row,) = rows
+    assert (row.label, row.phase, row.candidate, row.n) == ("Focal + GIoU", "baseline", 0, 3)
+    assert row.theta is None and row.control_points is None
+    assert row.mean_test == pytest.approx(0.2)
+    assert row.std_test == pytest.approx(0.1)  # sqrt((0.01 + 0 + 0.01) / 2)
+    assert row.stderr_test == pytest.approx(0.1 / math.sqrt(3))
+    assert row.mean_val == pytest.approx(0.2)
+    assert row.statuses == {"ok": 3}
+
+
+def test_the_order_is_baseline_start_candidates_and_search_is_left_out(experiment, searched):
+    rows = standings(load_history(experiment(searched[::-1])))
+    assert [(row.phase, row.candidate) for row in rows] == [
+        ("baseline", 0), ("start", 0), ("final", 0), ("final", 1),
+    ]  # fmt: skip
+    assert rows[2].label == "policy mean"
+
+
+def test_diverged_counts_as_zero_and_failed_is_left_out(record):
+    rows = standings([
+        record("final", 0, repeat=0, ap=0.4),
+        record("final", 0, repeat=1, status="diverged", ap=None),
+        record("final", 0, repeat=2, status="failed", ap=None),
+    ])  # fmt: skip
+    assert rows[0].n == 2
+    assert rows[0].mean_test == pytest.approx(0.2)  # (0.4 + 0) / 2
+    assert rows[0].mean_val == pytest.approx(0.2)
+    assert rows[0].statuses == {"ok": 1, "diverged": 1, "failed": 1}
+
+
+def test_one_repeat_has_no_spread_and_none_no_mean(record):
+    one = standings([record("start")])[0]
+    assert (one.n, one.std_test, one.stderr_test) == (1, None, None)
+    none = standings([record("start", status="failed", ap=None)])[0]
+    assert (none.n, none.mean_test, none.mean_val) == (0, None, None)
+
+
+def test_ranks_on_test_not_on_val(record):
+    first = [record("final", 0, repeat=k, ap=0.2) for k in range(2)]
+    second = [record("final", 1, repeat=k, ap=0.1) for k in range(2)]
+    for one in second:
+        one["test"] = {"AP": 0.3}
+    assert winner(standings(first + second)).candidate == 1
+
+
+def test_only_candidates_win_and_the_first_of_equals(record):
+    records = [record("baseline", ap=0.9), record("final", 0, ap=0.2), record("final", 1, ap=0.2)]
+    assert winner(standings(records)).candidate == 0
+    assert winner(standings(records[:1])) is None
+    zero = [record("final", 0, status="diverged", ap=None)]
+    assert winner(standings(zero)).mean_test == 0.0
+
+
+@given(APS, APS)
+def test_the_standard_error_is_welchs(one, other):
+    """Against scipy: its t is the difference over the combined standard error."""
+
+    def rows(phase, aps):
+        return [
+            {"phase": phase, "round": 0, "label": phase, "theta": None, "status": "ok",
+             "val": None, "test": {"AP": ap}} for ap in aps
+        ]  # fmt: skip
+
+    table = standings(rows("start", other) + rows("final", one))
+    gap, error = difference(table[1], table[0])
+    if min(table[0].std_test, table[1].std_test) > 1e-3:  # below, scipy's own sums lose digits
+        t = stats.ttest_ind(one, other, equal_var=False).statistic
+        assert gap / error == pytest.approx(t, rel=1e-6, abs=1e-9)
+
+
+def race(record, won, start, baseline):
+    records = [record("final", 0, repeat=k, ap=ap) for k, ap in enumerate(won)]
+    records += [record("start", repeat=k, ap=ap) for k, ap in enumerate(start)]
+    records += [record("baseline", repeat=k, ap=ap) for k, ap in enumerate(baseline)]
+    return verdict(standings(records))
+
+
+def test_verdict_says_clear_only_above_two_standard_errors(record):
+    # Both spreads .01 over 2 repeats: the standard error of a difference is .01.
+    a = 0.01 / math.sqrt(2)
+    pair = lambda mean: (mean - a, mean + a)  # noqa: E731
+    said = race(record, pair(0.300), pair(0.279), pair(0.281))
+    assert "clearly beats the start of the search (0.279, difference +0.021" in said
+    assert "is ahead of the baseline Focal + GIoU (0.281, difference +0.019" in said
+    assert said.count("standard error 0.010") == 2
+    assert "not clearly" in said
+    assert "AP 0.300" in said and "2 repeats" in said
+    assert said.count(". ") == 0 and said.endswith(".")  # one sentence
+
+
+def test_verdict_does_not_hide_a_defeat(record):
+    said = race(record, (0.10, 0.11), (0.30, 0.31), (0.10, 0.12))
+    assert "did not beat the start of the search" in said and "clearly below it" in said
+    assert "did not beat the baseline Focal + GIoU" in said and "no clear difference" in said
+    assert "beats" not in said
+
+
+def test_verdict_with_too_little_to_go_by(record):
+    said = race(record, (0.2,), (0.1,), ())
+    assert "is ahead of the start" in said and "too few repeats" in said
+    assert "baseline" not in said
+    assert "no result yet" in verdict(standings([record("start")]))
+    assert "no result yet" in verdict([])
+    failed = record("baseline", status="failed", ap=None)
+    said = verdict(standings([record("final", 0), failed]))
+    assert "cannot be compared with the baseline" in said
+
+
+def test_equal_means_without_spread_are_no_victory(record):
+    assert "did not beat" in race(record, (0.2, 0.2), (0.2, 0.2), ())

@@ -1,0 +1,1 @@
+"""Everything that knows mmdet, mmcv and mmengine."""

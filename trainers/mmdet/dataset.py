@@ -1,0 +1,90 @@
+"""A COCO data set that survives corrupt images, and can keep decoded ones in memory."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from mmcv.transforms import Compose
+from mmdet.datasets import CocoDataset
+from mmdet.registry import DATASETS
+
+_UNREADABLE = (AssertionError, OSError, ValueError, cv2.error)
+
+
+@DATASETS.register_module()
+class TrialDataset(CocoDataset):
+    """mmdet's COCO data set, with a pipeline in two parts.
+
+    Args:
+        prepare: transforms without chance (load, resize); what they give may be kept.
+        pipeline: the rest (flip, pack), run each time.
+        cache: keep what `prepare` gave for every image.
+        skipped: a file that gets one line of JSON for each image that cannot be read. Such an
+            image is replaced by another one in training, and left out of the score in testing.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        prepare: list[dict[str, Any]],
+        cache: bool = False,
+        skipped: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self._prepare = Compose(prepare)
+        self._cache: dict[int, dict[str, Any]] | None = {} if cache else None
+        self._skipped = skipped
+        self._unreadable: set[int] = set()
+        super().__init__(*args, **kwargs)
+
+    def prepare_data(self, idx: int) -> Any:
+        """The packed image, or None: mmengine then takes another one at random."""
+        prepared = None if idx in self._unreadable else self._prepared(idx)
+        if prepared is None:
+            if not self.test_mode:
+                return None
+            prepared = self._blank(idx)
+        return self.pipeline(prepared)
+
+    def _prepared(self, idx: int) -> dict[str, Any] | None:
+        if self._cache is not None and idx in self._cache:
+            return copy.deepcopy(self._cache[idx])
+        info = self.get_data_info(idx)
+        try:
+            prepared: dict[str, Any] = self._prepare(info)
+        except _UNREADABLE as error:
+            self._unreadable.add(idx)
+            self._report(info["img_path"], error)
+            return None
+        prepared["unreadable"] = False
+        if self._cache is not None:
+            self._cache[idx] = copy.deepcopy(prepared)
+        return prepared
+
+    def _blank(self, idx: int) -> dict[str, Any]:
+        """A grey stand-in, so that a batch keeps its size; marked, and never scored."""
+        info = self.get_data_info(idx)
+        shape = (info["height"], info["width"])
+        blank = np.full((*shape, 3), 114, np.uint8)
+        info |= {"img": blank, "img_shape": shape, "ori_shape": shape}
+        prepared: dict[str, Any] = Compose(self._prepare.transforms[-1:])(info)
+        prepared["unreadable"] = True
+        return prepared
+
+    def _report(self, path: str, error: Exception) -> None:
+        # A line in a file also arrives from the processes that load images.
+        if self._skipped:
+            line = json.dumps({"image": path, "error": " ".join(str(error).split())[:200]})
+            with Path(self._skipped).open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+
+
+def read_skipped(path: Path) -> dict[str, str]:
+    """Unreadable images, by path, with the reason."""
+    if not path.exists():
+        return {}
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return {line["image"]: line["error"] for line in lines}

@@ -1,0 +1,48 @@
+"""What a trial watches while mmengine trains it."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from mmengine.hooks import Hook
+
+from trainers.trial import Diverged
+
+COLLAPSE_ITERATIONS = 50
+"""More collapsed iterations than this end a trial, as in the released code of the paper."""
+
+
+class CollapseHook(Hook):
+    """Ends a training whose loss is NaN, or stuck at 1.
+
+    A loss within 1e-6 of 1 has no gradient left to leave it: every positive is ranked last, or
+    counts for nothing.
+
+    Attributes:
+        collapsed: iterations with such a loss.
+        last: the last loss.
+    """
+
+    priority = "VERY_LOW"
+
+    def __init__(self, progress: Callable[[], None]) -> None:
+        self.progress = progress
+        self.collapsed = 0
+        self.last = 0.0
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        self.progress()
+        self.last = outputs["loss"].item()
+        self.collapsed += not math.isfinite(self.last) or abs(self.last - 1) < 1e-6
+        if self.collapsed > COLLAPSE_ITERATIONS:
+            raise Diverged(
+                f"the loss was NaN or within 1e-6 of 1 on {self.collapsed} of "
+                f"{runner.iter + 1} iterations"
+            )
+
+    def after_train(self, runner: Any) -> None:
+        # A short trial may end before the rule counts far enough.
+        if not math.isfinite(self.last):
+            raise Diverged(f"the loss was {self.last} on the last of {runner.iter} iterations")

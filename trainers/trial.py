@@ -1,0 +1,104 @@
+"""A trial: one training run of one criterion, to one reward. Knows no Ray.
+
+`TrialSpec` is all that a trial depends on and `TrialResult` all that it gives, both plain data,
+so that a trial can run in this process, in a child, or on another machine.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from loss.criterion import Parameterization
+from paploss.strict import StrictModel
+from trainers.config import DetectorConfig, ScheduleConfig, parameterization
+from trainers.datasets.coco import DataConfig
+
+Split = Literal["val", "test"]
+
+
+class TrialSpec(StrictModel):
+    """What a trial trains, on what, and on which splits it is scored.
+
+    Attributes:
+        criterion: a family's settings where there is a theta, else a criterion's.
+        theta: [D] in the unit cube, or None: nothing is searched (the baseline).
+        seed: decides initial weights, order of images and augmentation.
+        evaluate: the splits to score; the reward is the AP on "val".
+        threads: of torch on the CPU.
+    """
+
+    detector: DetectorConfig
+    data: DataConfig
+    criterion: dict[str, Any]
+    theta: tuple[float, ...] | None = None
+    schedule: ScheduleConfig
+    seed: int = Field(ge=0, lt=2**32)
+    evaluate: tuple[Split, ...] = ("val",)
+    device: Literal["cpu", "cuda"] = "cpu"
+    threads: int = Field(1, ge=1)
+
+    @property
+    def family(self) -> Parameterization | None:
+        """The family that theta belongs to."""
+        return None if self.theta is None else parameterization(self.criterion)
+
+    @property
+    def criterion_settings(self) -> dict[str, Any]:
+        """Settings of the one criterion that this trial trains with."""
+        if self.theta is None:
+            return self.criterion
+        return parameterization(self.criterion).settings(self.theta)
+
+
+class TrialResult(StrictModel):
+    """How a trial ended.
+
+    Attributes:
+        status: "ok"; "diverged" (reward 0: evidence that theta is bad); "failed" (no evidence).
+        reward: COCO AP on the search validation split in [0, 1]; None where failed.
+        val, test: COCO's metrics by name, of the splits that were scored.
+        fingerprint: hash of what the head did with the probe batch.
+        timing: seconds by part: setup, train, evaluate.
+        skipped_images: images that could not be read, with the reason.
+        error: one line, where failed or diverged.
+    """
+
+    status: Literal["ok", "diverged", "failed"]
+    reward: float | None = Field(None, ge=0, le=1)
+    val: dict[str, float] | None = None
+    test: dict[str, float] | None = None
+    fingerprint: str | None = None
+    iterations: int = 0
+    timing: dict[str, float] = Field(default_factory=dict)
+    skipped_images: dict[str, str] = Field(default_factory=dict)
+    error: str | None = None
+
+
+class Diverged(Exception):
+    """The criterion has collapsed: training on cannot help."""
+
+
+def run_trial(spec: TrialSpec, folder: Path, progress: Any = None) -> TrialResult:
+    """Train and score one criterion in this process; whatever happens becomes a result.
+
+    Args:
+        folder: where the trial's log and lists of skipped images go; made if missing.
+        progress: called without arguments as the trial gets on, several times a minute.
+    """
+    # mmdet takes seconds to import and is only needed where trials run.
+    from trainers.mmdet.training import train_and_score
+
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        return train_and_score(spec, folder, progress or (lambda: None))
+    except Exception as error:  # what a trial does must never end a search
+        import traceback
+
+        (folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        return TrialResult(status="failed", error=one_line(error))
+
+
+def one_line(error: BaseException) -> str:
+    """'Type: message' in one line of at most 500 characters."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:500]
