@@ -15,6 +15,7 @@ help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 
 setup: $(READY)  ## make .venv with everything in it (compiles mmcv's ops where no wheel is found)
+	@echo "$(VENV) is complete."
 
 $(READY): pyproject.toml constraints.txt scripts/setup.py scripts/steps.py
 	@test -n "$(START)" || { echo "No Python was found: paploss needs 3.10 to 3.12." >&2; exit 1; }

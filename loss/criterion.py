@@ -83,8 +83,9 @@ def value_and_gradients(
     logits = batch.logits.detach().requires_grad_()
     boxes = batch.pred_boxes.detach().requires_grad_()
     losses = criterion(replace(batch, logits=logits, pred_boxes=boxes))
-    loss = torch.stack([value for value in losses.values()]).sum()
-    return loss.detach(), *torch.autograd.grad(loss, [logits, boxes])
+    loss = torch.stack(list(losses.values())).sum()
+    d_logits, d_boxes = torch.autograd.grad(loss, [logits, boxes])
+    return loss.detach(), d_logits, d_boxes
 
 
 def build_criterion(settings: Mapping[str, Any]) -> Criterion:

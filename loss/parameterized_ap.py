@@ -74,7 +74,8 @@ class Curves:
             )
         curves = [PiecewiseLinear(row) for row in rows]
         h1 = PairFunction.from_curve(curves[4]) if len(rows) == 5 else PairFunction.step()
-        return Curves(PairFunction.from_curve(curves[0]), *curves[1:4], H1=h1)
+        h2, (i2, i3, i1) = PairFunction.from_curve(curves[0]), curves[1:4]
+        return Curves(H2=h2, I2=i2, I3=i3, I1=i1, H1=h1)
 
 
 def parameterized_ap_loss(
@@ -329,11 +330,11 @@ class _ScaleGradient(torch.autograd.Function):
         return x.view_as(x)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return grad * ctx.scale, None
 
 
 def _scale_gradient(x: Tensor, scale: float) -> Tensor:
     """`x`, whose gradient is multiplied by `scale` on its way back."""
-    out: Tensor = _ScaleGradient.apply(x, scale)
+    out: Tensor = _ScaleGradient.apply(x, scale)  # type: ignore[no-untyped-call]
     return out

@@ -105,7 +105,7 @@ def pair_sums(
         closed=torch.cat([f.closed for f in functions]).to(device),
         functions=tuple(functions),
     )
-    out: Tensor = _PairSums.apply(scores, pivots, weights, total.double(), stacked)
+    out: Tensor = _PairSums.apply(scores, pivots, weights, total.double(), stacked)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -119,7 +119,7 @@ class _Stacked:
 
     def split(self, table: Tensor) -> tuple[Tensor, ...]:
         """[P, sum of B] -> the [P, B] of each function."""
-        return table.split([len(f.offsets) for f in self.functions], dim=-1)
+        return torch.split(table, [len(f.offsets) for f in self.functions], dim=-1)
 
     def boundaries(self, pivots: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """[P, sum of B]: exact in float64, and rounded down to `dtype`, the type of the scores.
@@ -181,7 +181,7 @@ class _PairSums(torch.autograd.Function):
         return torch.stack(sums)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         scores, weights, bins, order, exact, slope_sums = ctx.saved_tensors
         functions = ctx.stacked.functions
         upstream = list(zip(grad, functions, strict=True))

@@ -25,10 +25,13 @@ def find(kind: str, name: str, beside: Path | None = None) -> Path:
     Raises:
         BadConfig: none is found; the message has the nearest name.
     """
-    places = [Path(name), *([beside / name] if beside else []), config_folder() / kind / name]
-    for place in places:
-        for path in (place, place.with_name(place.name + ".yaml")):
-            if path.is_file():
-                return path.absolute()
-    shipped = sorted(path.stem for path in (config_folder() / kind).glob("*.yaml"))
-    raise BadConfig(f"no file {name!r}, and no {kind} of that name; {nearest(name, shipped)}")
+    shipped = {path.stem: path for path in (config_folder() / kind).glob("*.yaml")}
+    if name in shipped:
+        return shipped[name]
+    for place in (Path(name), *([beside / name] if beside else [])):
+        if place.is_file():
+            return place.absolute()
+    raise BadConfig(
+        f"no file {name!r}, and no shipped one of that name in {kind}; "
+        f"{nearest(name, sorted(shipped))}"
+    )

@@ -43,7 +43,7 @@ def nearest(word: str, words: list[str]) -> str:
 
 
 def _describe(problem: Any, model: type[BaseModel]) -> str:
-    path = [part for part in problem["loc"]]
+    path = list(problem["loc"])
     name = ".".join(str(part) for part in path)
     if problem["type"] == "extra_forbidden":
         known = list(_fields_at(model, path[:-1]))
@@ -73,7 +73,7 @@ def override(values: Mapping[str, Any], overrides: Mapping[str, Any], where: str
     Raises:
         BadConfig: a part of the way holds a value, not a section.
     """
-    out = {key: value for key, value in values.items()}
+    out = dict(values)
     for dotted, value in overrides.items():
         *way, last = dotted.split(".")
         section = out

@@ -196,7 +196,7 @@ def build_obstacles(python: Python) -> list[str]:
 
 
 def install_mmcv(
-    steps: Steps, python: Path, pip: list[object], install: list[object], obstacles: list[str]
+    steps: Steps, python: Path, install: list[object], obstacles: list[str], jobs: int
 ) -> None:
     """mmcv with compiled ops: a ready wheel where pip finds one, else compiled here.
 
@@ -212,7 +212,6 @@ def install_mmcv(
     nvcc = bool(shutil.which("nvcc") or shutil.which("nvcc", path=f"{home}/bin"))
     cuda_env, ops, no_cuda = plan_cuda(cuda, gpu, nvcc, os.environ.get("FORCE_CUDA"))
     obstacles = obstacles + ([no_cuda] if no_cuda else [])
-    jobs = count_jobs(count_cores(), free_memory(), os.environ.get("MAX_JOBS"))
     path = os.pathsep.join([str(python.parent), os.environ.get("PATH", "")])  # where ninja is
     env = {**cuda_env, "PATH": path, "MMCV_WITH_OPS": "1", "MAX_JOBS": str(jobs)}
     compiled = []
@@ -222,8 +221,8 @@ def install_mmcv(
             compiled.append(True)
             if obstacles:
                 raise SetupError("\n".join(["mmcv has to be compiled here.", *obstacles]))
-            say(f"      no ready wheel: compiling {ops} with {jobs} job(s); about 15 minutes")
-            say("      on 2 cores for CPU ops, longer for CUDA ops")
+            say(f"      compiling {ops}, {jobs} file(s) at a time: it takes about 15 minutes")
+            say("      on 2 cores, and longer for CUDA ops")
 
     hint = (
         "If a compiler was 'Killed', there was too little memory: MAX_JOBS=1 make setup\n"
@@ -251,6 +250,7 @@ def install_mmcv(
 
 def main() -> None:
     begin = time.monotonic()
+    jobs = count_jobs(count_cores(), free_memory(), os.environ.get("MAX_JOBS"))
     python = VENV / "bin" / "python"
     interpreter = make_environment(python)
     obstacles = build_obstacles(interpreter)
@@ -271,7 +271,7 @@ def main() -> None:
     )
     tools = ["setuptools", "wheel", "packaging", "ninja", "hatchling", "editables"]
     steps.run("build tools", [*install, *tools], network)
-    install_mmcv(steps, python, pip, install, obstacles)
+    install_mmcv(steps, python, install, obstacles, jobs)
     everything = [*install, "--no-build-isolation", "-e", ".[dev]"]
     steps.run("mmdetection, Ray Tune and the rest", everything, network)
     steps.run("do all of them fit together?", [*pip, "check"], "Two packages disagree.")

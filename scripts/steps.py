@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 LOG = VENV / "setup.log"
 HEARTBEAT = 30.0  # seconds between signs of life
+ENOUGH_FILES = 8  # before that many are compiled, an estimate of the rest would jump about
 
 
 class SetupError(Exception):
@@ -40,7 +41,7 @@ def describe_progress(elapsed: float, since: float, progress: tuple[int, int] | 
     if progress:
         done, total = progress
         text += f", {done} of {total} files"
-        if done:
+        if done >= ENOUGH_FILES:
             text += f", about {duration(since / done * (total - done))} left"
     return text
 
@@ -102,7 +103,8 @@ class Steps:
             shown = "".join(f"      | {line[:300].rstrip()}\n" for line in tail)
             raise SetupError(
                 f"{title}: failed with exit code {child.code}.\n{shown}{hint}\n"
-                f"The whole output is in {LOG.relative_to(ROOT)}; the same command goes on from here."
+                f"The whole output is in {LOG.relative_to(ROOT)}. "
+                "The same command goes on from here."
             )
 
 

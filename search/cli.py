@@ -51,9 +51,9 @@ def search(
     ] = False,
 ) -> None:
     """Search the loss that CONFIG describes, and write best.yaml and a report."""
-    from search import run
-    from search.load import load_search, parse_overrides
-    from search.preflight import check_before_trials
+    from search.run import experiment as experiments
+    from search.run.load import load_search, parse_overrides
+    from search.run.preflight import check_before_trials
 
     settings, task = load_search(config, parse_overrides(overrides or []))
     experiment = settings.storage / settings.name
@@ -63,13 +63,15 @@ def search(
     console = Console(stderr=True)
     for line in check_before_trials(settings, task):
         console.print(line, style="dim", soft_wrap=True, markup=False, highlight=False)
-    _finish(run.create_experiment(settings, task))
+    _finish(experiment, lambda: experiments.start_experiment(settings, task))
 
 
 @app.command()
 def resume(experiment: Experiment) -> None:
     """Go on with a search that was interrupted, stopped or killed."""
-    _finish(experiment)
+    from search.run.experiment import run_experiment
+
+    _finish(experiment, lambda: run_experiment(experiment))
 
 
 @app.command()
@@ -102,7 +104,7 @@ def export(
     ] = None,
 ) -> None:
     """Write the training YAML of the winner, or of any trial."""
-    from search.run import export_training
+    from search.run.experiment import export_training
 
     export_training(experiment, out, trial)
     typer.echo(f"wrote {out}\nTrain with it: paploss train {out}")
@@ -119,7 +121,7 @@ def train(
     device: Annotated[str | None, typer.Option(help="cpu or cuda; chosen if not given.")] = None,
 ) -> None:
     """Train a detector in full with the loss of TRAINING_YAML, and score it."""
-    from search.load import parse_overrides
+    from search.run.load import parse_overrides
     from trainers.export import read_training_yaml
     from trainers.retrain import retrain
 
@@ -150,8 +152,8 @@ def doctor(
 @data_app.command()
 def shapes(
     out: Out = Path("data/shapes"),
-    train: Annotated[int, typer.Option(min=1, help="Images to train on.")] = 800,
-    val: Annotated[int, typer.Option(min=1, help="Images that rewards come from.")] = 200,
+    train: Annotated[int, typer.Option(min=1, help="Images to train on.")] = 640,
+    val: Annotated[int, typer.Option(min=1, help="Images that rewards come from.")] = 160,
     test: Annotated[int, typer.Option(min=1, help="Images that results come from.")] = 200,
     size: Annotated[int, typer.Option(min=32, help="Width and height in pixels.")] = 128,
     seed: int = 0,
@@ -200,16 +202,15 @@ def coco_split(
     _print_data(summary)
 
 
-def _finish(experiment: Path) -> None:
-    """Run an experiment to its end and show the result."""
+def _finish(experiment: Path, run: Callable[[], object]) -> None:
+    """`run` an experiment to its end and show the result."""
     from search.display import print_result
     from search.history import load_history
-    from search.run import run_experiment
     from search.standings import standings
 
     # A scheduler ends a job with SIGTERM: treat it as Ctrl-C, which Tune ends cleanly on.
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    run_experiment(experiment)
+    run()
     print_result(standings(load_history(experiment)), experiment)
 
 
@@ -233,7 +234,7 @@ def _main(
 
 def run_safely(command: Callable[[], None]) -> int:
     """Run `command`; what the user can mend becomes one message, without a traceback."""
-    from search.run import Interrupted
+    from search.run.experiment import Interrupted
 
     try:
         command()

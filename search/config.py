@@ -21,7 +21,7 @@ class AlgorithmConfig(StrictModel):
     sigma: float = Field(0.2, gt=0, le=1, description="spread of the first round, falls linearly")
     clip: float = Field(0.1, gt=0, lt=1, description="PPO2's clipping range")
     learning_rate: float = Field(0.01, gt=0, description="peak of PPO2's Adam steps")
-    steps: int = Field(100, ge=1, description="Adam steps in an update")
+    steps: int = Field(100, ge=2, description="Adam steps in an update; the first has rate 0")
 
 
 class FinalConfig(StrictModel):

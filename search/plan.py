@@ -51,6 +51,7 @@ class Plan:
         self.config = config
         self.space = space
         self.journal = journal
+        self.baseline = baseline
         self.problem: str | None = None
         self.algorithm: SearchAlgorithm = build_algorithm(space, config.algorithm, config.seed)
         self._records: dict[TrialKey, dict[str, Any]] = {}

@@ -32,7 +32,7 @@ class Listener(Protocol):
     def note(self, text: str) -> None: ...
 
 
-class PlanSearcher(Searcher):  # type: ignore[misc]
+class PlanSearcher(Searcher):
     """Carries out a `Plan`, round by round.
 
     All open trials are issued at once, as many as `slots` allows. A sample whose trial fails is
@@ -83,10 +83,10 @@ class PlanSearcher(Searcher):  # type: ignore[misc]
         self._slots = max_concurrent
         return True
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> Any:
         """The config of a trial; None to wait; FINISHED after the last reward, or a problem."""
         if self.problem or self.plan.finished:
-            return str(Searcher.FINISHED)
+            return Searcher.FINISHED
         if len(self._live) >= self._slots:
             return None
         taken = set(self._live.values())
@@ -186,7 +186,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]
             self._listener.note(text)
 
 
-class ProgressCallback(Callback):  # type: ignore[misc]
+class ProgressCallback(Callback):
     """Passes Tune's events on, and notices when none come.
 
     Args:

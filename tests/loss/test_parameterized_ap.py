@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from loss import CURVES, Criterion, DetectionBatch, ParameterizedAPLoss, parameterized_ap_loss
 from loss.criterion import build_criterion, value_and_gradients
@@ -303,6 +304,38 @@ def test_inputs_need_not_be_contiguous():
     assert_equals_oracle(*strided, curves(8))
 
 
+class LargestTensor(TorchDispatchMode):
+    """Remembers the size of the largest tensor that any operator makes, and counts the calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entries, self.calls = 0, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        out = func(*args, **(kwargs or {}))
+        made = [out] if isinstance(out, Tensor) else out if isinstance(out, tuple | list) else []
+        sizes = [t.numel() for t in made if isinstance(t, Tensor)]
+        self.entries, self.calls = max([self.entries, *sizes]), self.calls + 1
+        return out
+
+
+@pytest.mark.parametrize(("count", "positives"), [(200, 20), (2_000_000, 500)])
+def test_makes_no_pair_matrix_and_loops_over_nothing(count: int, positives: int):
+    """Forward and backward; the larger pair matrix would have 8 GB."""
+
+    def run(count: int, positives: int) -> LargestTensor:
+        logits, localization, targets = scene(0, count, positives)
+        logits, localization = logits.requires_grad_(), localization.requires_grad_()
+        points = curves(0)
+        with LargestTensor() as largest:
+            parameterized_ap_loss(logits, localization, targets, points).backward()
+        return largest
+
+    largest = run(count, positives)
+    assert largest.entries <= count + positives * 2 * 6  # two curves of six points
+    assert abs(largest.calls - run(50, 5).calls) <= 5
+
+
 # ---------------------------------------------------------------------------- what is not finite
 
 
@@ -311,7 +344,9 @@ def test_infinite_logits_of_negatives_are_below_or_above_all(infinite: float):
     logits, localization, targets = scene(9)
     logits[20:23] = infinite
     assert (targets[20:23] == 0).all()
-    assert_equals_oracle(logits, localization, targets, curves(9))
+    points = curves(9)
+    points[:, 0, 1] = 0.05  # what lies below every window counts too
+    assert_equals_oracle(logits, localization, targets, points)
 
 
 @pytest.mark.parametrize("element", [0, 30], ids=["positive", "negative"])
@@ -436,6 +471,7 @@ def test_the_criterion_is_the_loss_of_the_flattened_batch(
     localization: str, num_topk: int | None, detach: bool
 ):
     given, points = batch(), curves(1)
+    points[1, 1, 0] = 0  # a jump at 0: the I2 of negatives is not 0
     options = {"num_topk": num_topk, "detach_denominator": detach}
     criterion = ParameterizedAPLoss(points, localization=localization, **options)
 

@@ -28,10 +28,11 @@ from trainers.datasets.coco import (
 
 CLASSES = ("square", "circle", "triangle")
 VERSION = 1  # Raise it when the same seed draws other images: older folders are then refused.
-EXTENT = (12 / 128, 60 / 128)  # longer side of a shape's box, in units of the image's side
-MAX_OBJECTS = 6
+EXTENT = (20 / 128, 64 / 128)  # longer side of a shape's box, in units of the image's side
+MAX_OBJECTS = 4
 MAX_OVERLAP = 0.25  # intersection of two boxes over the smaller of them
-CONTRAST = (35.0, 160.0)  # distance between the colours of shape and ground, of 0..255 per channel
+CONTRAST = (50.0, 160.0)  # distance between the colours of shape and ground, of 0..255 per channel
+MAX_TILT = 0.3  # radians
 NOISE = (3.0, 12.0)  # standard deviation over all pixels, same units
 _SUPERSAMPLING = 4
 
@@ -53,7 +54,7 @@ class Shape(NamedTuple):
 
 
 def draw_shapes(
-    out: Path, *, train: int = 800, val: int = 200, test: int = 200, size: int = 128, seed: int = 0
+    out: Path, *, train: int = 640, val: int = 160, test: int = 200, size: int = 128, seed: int = 0
 ) -> dict[str, Any]:
     """Draw the set into `out`: {train,val,test}/000000.png, {train,val,test}.json, dataset.yaml.
 
@@ -183,8 +184,9 @@ def _outline(rng: Generator, kind: str) -> NDArray[np.float64]:
     # A circle of 64 corners is within 0.1 % of its radius: less than a tenth of a pixel here.
     corners = {"square": 4, "circle": 64, "triangle": 3}[kind]
     angles = 2 * np.pi * np.arange(corners) / corners
-    if kind != "circle":
-        angles += rng.uniform(0, 2 * np.pi)
+    # A square stands on its side and a triangle on its base, both tilted a little.
+    upright = {"square": np.pi / 4, "circle": 0.0, "triangle": np.pi / 6}[kind]
+    angles += upright + rng.uniform(-MAX_TILT, MAX_TILT)
     if kind == "triangle":
         angles += rng.uniform(-0.3, 0.3, corners)
     points = np.stack([np.cos(angles), np.sin(angles)], axis=1)
@@ -200,9 +202,14 @@ def _overlap(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
 
 
 def _ground_colours(rng: Generator) -> NDArray[np.float64]:
-    """[2, 3]: two colours in 0..255, 20 to 70 apart before they are clipped."""
-    colour = rng.uniform(40, 215, 3)
-    return np.stack([colour, colour + _direction(rng) * rng.uniform(20, 70)]).clip(0, 255)
+    """[2, 3]: two greys in 0..255, 20 to 70 apart before they are clipped, slightly tinted.
+
+    Shapes are coloured and the ground is not: that is what a small detector can learn in the
+    seconds of a quick-start trial.
+    """
+    colour = rng.uniform(40, 215) + rng.uniform(-10, 10, 3)
+    grey = np.ones(3) / np.sqrt(3)
+    return np.stack([colour, colour + grey * rng.uniform(20, 70)]).clip(0, 255)
 
 
 def _ground(rng: Generator, size: int, colours: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -60,7 +60,8 @@ def optimizer_settings(schedule: ScheduleConfig) -> dict[str, Any]:
     if schedule.optimizer == "sgd":
         optimizer |= {"type": "SGD", "momentum": schedule.momentum}
     else:
-        optimizer |= {"type": "AdamW"}
+        # Unfused, a small detector's many small tensors cost as much as its forward pass.
+        optimizer |= {"type": "AdamW", "fused": True}
     wrapper: dict[str, Any] = {"type": "OptimWrapper", "optimizer": optimizer}
     if schedule.amp:
         wrapper |= {"type": "AmpOptimWrapper", "dtype": "bfloat16"}
@@ -119,6 +120,8 @@ def dataset_settings(data: DataConfig, split: str, schedule: ScheduleConfig) -> 
         "prepare": prepare,
         "pipeline": finish,
         "cache": schedule.cache_images and training,
+        # Serialising shares memory with loader processes; without those it only costs time.
+        "serialize_data": schedule.workers > 0,
     }
 
 

@@ -57,7 +57,8 @@ class Cluster:
             )
         logging.getLogger("ray.tune").setLevel(logging.ERROR)
         try:
-            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+            alive = [n for n in ray.nodes() if n["Alive"]]
+            nodes = [node["Resources"] for node in alive]
             yield Cluster(resources, check_resources(resources, nodes))
         finally:
             if own:
@@ -140,7 +141,7 @@ def _resume_config(experiment: Path, listener: Listener) -> Any:
         for state in states:
             state.rename(state.with_suffix(".damaged"))
         return None
-    skip = tune.ResumeConfig.ResumeType.SKIP
+    skip: Any = tune.ResumeConfig.ResumeType.SKIP
     return tune.ResumeConfig(finished=skip, unfinished=skip, errored=skip)
 
 

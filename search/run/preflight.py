@@ -1,5 +1,7 @@
 """What can be known before a trial is spent is checked before a trial is spent."""
 
+import contextlib
+import io
 from collections.abc import Iterator
 
 from paploss.errors import BadConfig
@@ -17,8 +19,10 @@ def check_before_trials(config: SearchConfig, task: TaskConfig) -> Iterator[str]
         BadConfig: the detector cannot be built, or a criterion does not reach its training.
     """
     yield from check_dataset(task.data).lines()
-    from trainers.mmdet.probe import ThetaNotApplied
-    from trainers.mmdet.training import check_task
+    # mmdet prints what optional packages it misses.
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        from trainers.mmdet.probe import ThetaNotApplied
+        from trainers.mmdet.training import check_task
 
     start = parameterization(task.criterion).start
     for criterion, theta in ((task.criterion, start), (task.baseline, None)):

@@ -1,4 +1,4 @@
-"""The composition root: from a search YAML to a Tune experiment and its results."""
+"""An experiment: made from settings, run to its end over any number of sessions, written up."""
 
 import contextlib
 import fcntl
@@ -18,13 +18,13 @@ from search.config import SearchConfig
 from search.display import Display
 from search.history import History, load_history, write_history_csv
 from search.journal import Journal, TrialKey
-from search.load import split_config
 from search.plan import Plan
 from search.report import write_report
+from search.run.load import split_config
+from search.run.tune import Cluster, run_tune
 from search.space import SearchSpace
 from search.standings import standings, winner
 from search.tensorboard import RoundWriter, write_trial_curves
-from search.tune_run import Cluster, run_tune
 from trainers.config import TaskConfig, parameterization
 from trainers.export import training_config, write_training_yaml
 
@@ -75,7 +75,16 @@ def open_experiment(experiment: Path) -> tuple[SearchConfig, TaskConfig]:
     return split_config(read_yaml(path), str(path))
 
 
-def run_experiment(experiment: Path, display: Display | None = None) -> Path:
+def start_experiment(config: SearchConfig, task: TaskConfig) -> Path:
+    """Create an experiment and run it; nothing is created where the cluster cannot run it.
+
+    Returns and raises as `run_experiment` and `create_experiment` do.
+    """
+    with Cluster.connect(config.resources):
+        return run_experiment(create_experiment(config, task))
+
+
+def run_experiment(experiment: Path) -> Path:
     """Run what is still to run of an experiment, and write its results.
 
     Returns:
@@ -89,45 +98,49 @@ def run_experiment(experiment: Path, display: Display | None = None) -> Path:
     """
     experiment = experiment.absolute()
     config, task = open_experiment(experiment)
-    family = parameterization(task.criterion)
-    space = SearchSpace(family.names, family.start)
-    baseline = _NAMES.get(task.baseline["type"], task.baseline["type"])
     with _only_driver(experiment):
-        plan = Plan(space, config, Journal(experiment), baseline)
+        plan = _plan(experiment, config, task)
         plan.retry_failed_round()
-        if not plan.finished:
-            with Cluster.connect(config.resources) as cluster:
-                watcher = display or Display(
-                    config.name,
-                    config.algorithm.rounds,
-                    config.algorithm.samples,
-                    cluster.slots,
-                    candidates=config.final.candidates,
-                    repeats=config.final.repeats,
-                )
-                watcher.replay(plan.records)
-                follower = _Follower(watcher, experiment, space)
-                begun = time.monotonic()
-                try:
-                    problem = run_tune(experiment, space, config, baseline, cluster, follower)
-                finally:
-                    watcher.stop()
-                    _add_wall_time(experiment, time.monotonic() - begun, cluster.slots)
-            # What counts is not what Tune says but what is on storage.
-            plan = Plan(space, config, Journal(experiment), baseline)
-            if not plan.finished:
-                write_results(experiment)
-                if problem:
-                    raise SearchStopped(
-                        f"the search has stopped: {problem}\nWhat was finished is kept; when the "
-                        f"cause is mended, go on with: paploss resume {_short(experiment)}"
-                    )
-                raise Interrupted(
-                    f"interrupted with {len(plan.records)} of {plan.total_trials} trials "
-                    f"finished; go on with: paploss resume {_short(experiment)}"
-                )
+        problem = None if plan.finished else _run_session(experiment, config, task, plan)
+        # What counts is not what Tune says but what is on storage.
+        plan = _plan(experiment, config, task)
         write_results(experiment)
+    if not plan.finished:
+        done = f"{len(plan.records)} of {plan.total_trials} trials are finished and kept"
+        how = f"go on with: paploss resume {_short(experiment)}"
+        if problem:
+            raise SearchStopped(f"the search has stopped: {problem}\n{done}; {how}")
+        raise Interrupted(f"interrupted; {done}; {how}")
     return experiment / "best.yaml"
+
+
+def _run_session(
+    experiment: Path, config: SearchConfig, task: TaskConfig, plan: Plan
+) -> str | None:
+    """Run trials as far as this session gets; the searcher's problem, if it has one."""
+    begun = time.monotonic()
+    with Cluster.connect(config.resources) as cluster:
+        display = Display(
+            config.name,
+            config.algorithm.rounds,
+            config.algorithm.samples,
+            cluster.slots,
+            candidates=config.final.candidates,
+            repeats=config.final.repeats,
+        )
+        display.replay(plan.records)
+        follower = _Follower(display, experiment, plan.space)
+        try:
+            return run_tune(experiment, plan.space, config, plan.baseline, cluster, follower)
+        finally:
+            display.stop()
+            _add_wall_time(experiment, time.monotonic() - begun, cluster.slots)
+
+
+def _plan(experiment: Path, config: SearchConfig, task: TaskConfig) -> Plan:
+    family = parameterization(task.criterion)
+    baseline = _NAMES.get(task.baseline["type"], task.baseline["type"])
+    return Plan(SearchSpace(family.names, family.start), config, Journal(experiment), baseline)
 
 
 def write_results(experiment: Path) -> None:
