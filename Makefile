@@ -24,7 +24,7 @@ $(READY): pyproject.toml constraints.txt scripts/setup.py scripts/steps.py
 
 search: $(READY)  ## draw a small data set, search a loss on it, show the result
 	@$(BIN)/paploss doctor
-	@test -e data/shapes || $(BIN)/paploss data shapes --out data/shapes
+	@$(BIN)/paploss data shapes --out data/shapes
 	@$(BIN)/paploss search configs/search/shapes.yaml --or-resume
 
 test: $(READY)  ## run all tests, the slow ones too

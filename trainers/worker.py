@@ -42,6 +42,8 @@ class TrialProcess:
             [sys.executable, "-m", "trainers.worker", str(send)],
             stdin=subprocess.PIPE,
             pass_fds=[send],
+            # Imports ask whether there is a GPU; asked the usual way, no forked child could use it.
+            env={**os.environ, "PYTORCH_NVML_BASED_CUDA_CHECK": "1"},
             cwd=Path(__file__).parents[1],
         )
         os.close(send)
@@ -113,8 +115,9 @@ def _how_it_died(status: int) -> str:
 def serve(events: int) -> None:
     """The server's loop; ends with its standard input."""
     # Preload here, once, what a trial needs; nothing of it may start threads or touch a GPU.
-    import trainers.mmdet.training  # noqa: F401
+    from trainers.mmdet.training import preload
 
+    preload()
     _send(events, {"ready": True})
     for line in sys.stdin:
         request = json.loads(line)

@@ -7,6 +7,7 @@ from paploss.errors import BadConfig
 from trainers.config import DetectorConfig, ScheduleConfig
 from trainers.datasets.coco import DataConfig
 from trainers.mmdet.heads import ADAPTERS
+from trainers.mmdet.precision import BFloat16OptimWrapper
 
 
 def model_settings(
@@ -64,7 +65,7 @@ def optimizer_settings(schedule: ScheduleConfig) -> dict[str, Any]:
         optimizer |= {"type": "AdamW", "fused": True}
     wrapper: dict[str, Any] = {"type": "OptimWrapper", "optimizer": optimizer}
     if schedule.amp:
-        wrapper |= {"type": "AmpOptimWrapper", "dtype": "bfloat16"}
+        wrapper["type"] = BFloat16OptimWrapper
     if schedule.clip_gradient is not None:
         wrapper["clip_grad"] = {"max_norm": schedule.clip_gradient, "norm_type": 2}
     return wrapper
@@ -78,11 +79,12 @@ def learning_rate_settings(schedule: ScheduleConfig, iterations: int) -> list[di
         schedulers.append(
             {"type": "LinearLR", "start_factor": 1e-3, "by_epoch": False, "begin": 0, "end": warmup}
         )
-    if schedule.decay == "cosine":
+    # A short run can be over before it is warm.
+    if schedule.decay == "cosine" and warmup < iterations:
         schedulers.append(
             {
                 "type": "CosineAnnealingLR",
-                "T_max": max(iterations - warmup, 1),
+                "T_max": iterations - warmup,
                 "by_epoch": False,
                 "begin": warmup,
                 "end": iterations,

@@ -75,9 +75,10 @@ def _with_truth(truth: Any, images: list[int]) -> list[str]:
     known = set(images)
     areas = [a["area"] for a in truth.anns.values() if a["image_id"] in known and not a["iscrowd"]]
     some = {
-        "APs": any(area < 32**2 for area in areas),
+        # COCO counts the areas on a border on both sides of it.
+        "APs": any(area <= 32**2 for area in areas),
         "APm": any(32**2 <= area <= 96**2 for area in areas),
-        "APl": any(area > 96**2 for area in areas),
+        "APl": any(area >= 96**2 for area in areas),
     }
     return [name for name in METRICS if some.get(name, bool(areas))]
 

@@ -53,7 +53,8 @@ class AnchorHeadAdapter:
         if not kwargs.get("reg_decoded_bbox", True):
             raise ValueError("criteria measure decoded boxes: set reg_decoded_bbox to True.")
         kwargs["reg_decoded_bbox"] = True
-        stock = {"type": "StockLoss"}
+        # Without use_sigmoid a head makes itself a background class, and detects by softmax.
+        stock = {"type": "StockLoss", "use_sigmoid": True}
         super().__init__(*args, **{**kwargs, "loss_cls": stock, "loss_bbox": stock})
         self.criterion = build_criterion(criterion)
 

@@ -19,7 +19,8 @@ class CollapseHook(Hook):
     counts for nothing.
 
     Attributes:
-        collapsed: iterations with such a loss.
+        iterations: that were trained.
+        collapsed: those of them with such a loss.
         last: the last loss.
     """
 
@@ -27,6 +28,7 @@ class CollapseHook(Hook):
 
     def __init__(self, progress: Callable[[], None]) -> None:
         self.progress = progress
+        self.iterations = 0
         self.collapsed = 0
         self.last = 0.0
 
@@ -34,6 +36,7 @@ class CollapseHook(Hook):
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         self.progress()
+        self.iterations += 1
         self.last = outputs["loss"].item()
         self.collapsed += not math.isfinite(self.last) or abs(self.last - 1) < 1e-6
         if self.collapsed > COLLAPSE_ITERATIONS:

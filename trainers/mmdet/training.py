@@ -1,6 +1,7 @@
 """One trial in mmengine: build, prove, train, score."""
 
 import contextlib
+import importlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import torch
 from mmdet.registry import DATASETS
+from mmdet.utils import register_all_modules
 from mmengine.runner import Runner, set_random_seed
 
 from trainers.mmdet.config import (
@@ -23,13 +25,25 @@ from trainers.mmdet.probe import prove_theta
 from trainers.trial import Diverged, TrialResult, TrialSpec
 
 
+def preload() -> None:
+    """Import what mmengine imports on first use, so that forked trials find it there."""
+    for name in (
+        "matplotlib.backends.backend_agg",
+        "torch.onnx",
+        "torch.utils.cpp_extension",
+        "yapf",
+    ):
+        importlib.import_module(name)
+    register_all_modules()
+
+
 def train_and_score(spec: TrialSpec, folder: Path, progress: Callable[[], None]) -> TrialResult:
     """`trainers.trial.run_trial` without its net for exceptions."""
     torch.set_num_threads(spec.threads)
     timing: dict[str, float] = {}
     hook = CollapseHook(progress)
     skipped = folder / "skipped.jsonl"
-    fingerprint, iterations, error = None, 0, None
+    fingerprint, error = None, None
     scores: dict[str, dict[str, float]] = {}
     try:
         with _timed(timing, "setup"):
@@ -37,19 +51,18 @@ def train_and_score(spec: TrialSpec, folder: Path, progress: Callable[[], None])
             fingerprint = prove_theta(runner.model, spec)
         with _timed(timing, "train"):
             runner.train()
-        iterations = runner.iter
         with _timed(timing, "evaluate"):
             for split in spec.evaluate:
                 dataset = build_dataset(spec, split, folder)
                 scores[split] = score(runner.model, dataset, spec.schedule.batch_size, 0, progress)
     except Diverged as end:
-        iterations, error = runner.iter, str(end)
+        error = str(end)
     return TrialResult(
         status="diverged" if error else "ok",
         reward=0.0 if error else scores["val"]["AP"],
         **scores,
         fingerprint=fingerprint,
-        iterations=iterations,
+        iterations=hook.iterations,
         timing=timing,
         skipped_images=read_skipped(skipped),
         error=error,

@@ -1,0 +1,254 @@
+"""The anchor-head adapter against mmdet's stock RetinaHead, and what it refuses."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from mmdet.models.dense_heads import RetinaHead
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmdet.utils import register_all_modules
+from mmengine.config import ConfigDict
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from paploss.errors import BadConfig
+from trainers.config import DetectorConfig
+from trainers.mmdet.config import build_model
+from trainers.mmdet.heads import AnchorHeadAdapter, CriterionRetinaHead, StockLoss
+
+CLASSES, SIDE = 3, 96
+BASELINE = {"type": "focal_giou", "giou_weight": 2.0}
+
+
+def stock_model(detector: DetectorConfig, **head: Any) -> Any:
+    """The detector as mmdet trains it: Focal + 2 GIoU on decoded boxes."""
+    register_all_modules()
+    settings = ConfigDict(detector.model)
+    settings.bbox_head.update(
+        type="RetinaHead",
+        num_classes=CLASSES,
+        reg_decoded_bbox=True,
+        loss_cls={"type": "FocalLoss", "use_sigmoid": True, "gamma": 2.0, "alpha": 0.25},
+        loss_bbox={"type": "GIoULoss", "loss_weight": 2.0},
+    )
+    settings.bbox_head.update(head)
+    return MODELS.build(settings)
+
+
+def outputs(head: Any, seed: int, images: int = 3) -> tuple[list[Tensor], list[Tensor]]:
+    """Class scores and box deltas of made-up images of SIDE x SIDE pixels, by level."""
+    generator = torch.Generator().manual_seed(seed)
+    levels = [SIDE // stride for stride, _ in head.prior_generator.strides]
+    anchors = head.num_base_priors
+    scores, deltas = (
+        [
+            (spread * torch.randn(images, anchors * width, side, side, generator=generator))
+            for side in levels
+        ]
+        for width, spread in ((CLASSES, 2.0), (4, 0.3))
+    )
+    return scores, deltas
+
+
+def truth(*boxes: list[float]) -> InstanceData:
+    labels = torch.arange(len(boxes)) % CLASSES
+    return InstanceData(bboxes=torch.tensor(boxes, dtype=torch.float32).view(-1, 4), labels=labels)
+
+
+# The second image has no ground truth; the third is smaller than the batch and padded.
+TRUTH = [
+    truth([8, 10, 28, 33], [40, 40, 88, 84], [60, 5, 74, 19]),
+    truth(),
+    truth([5, 5, 20, 20], [20, 26, 60, 58]),
+]
+METAS = [
+    {"img_shape": (side, side), "pad_shape": (side, side, 3), "scale_factor": (1.0, 1.0)}
+    for side in (SIDE, SIDE, 64)
+]
+
+
+def loss_and_gradients(
+    model: Any, scores: list[Tensor], deltas: list[Tensor], truth: Any = TRUTH
+) -> tuple[Tensor, list[Tensor]]:
+    """The sum that is trained on, and its gradient at every output of the head."""
+    leaves = [level.clone().requires_grad_() for level in (*scores, *deltas)]
+    levels = len(scores)
+    losses = model.bbox_head.loss_by_feat(leaves[:levels], leaves[levels:], truth, METAS)
+    total, _ = model.parse_losses(losses)
+    return total.detach(), list(torch.autograd.grad(total, leaves))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_focal_giou_trains_like_the_stock_head(detector: DetectorConfig, seed: int) -> None:
+    stock, ours = stock_model(detector), build_model(detector, BASELINE, CLASSES)
+    scores, deltas = outputs(ours.bbox_head, seed)
+
+    loss, gradients = loss_and_gradients(ours, scores, deltas)
+    expected, expected_gradients = loss_and_gradients(stock, scores, deltas)
+
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    for gradient, other in zip(gradients, expected_gradients, strict=True):
+        torch.testing.assert_close(gradient, other, rtol=1e-4, atol=1e-6 * float(other.abs().max()))
+    # Otherwise the comparison would not mean much.
+    batch = ours.bbox_head.detection_batch(scores, deltas, TRUTH, METAS)
+    assert len(gradients) == 2 * len(scores) >= 4
+    assert all(gradient.abs().max() > 0 for gradient in gradients)
+    ignored = (batch.weights == 0).view(3, -1).sum(1)
+    assert ignored[0] > 0, "anchors between the IoU thresholds"
+    assert ignored[1] == 0
+    padding = sum((SIDE // s) ** 2 - (64 // s) ** 2 for s, _ in stock.bbox_head.prior_generator.strides)
+    assert ignored[2] > stock.bbox_head.num_base_priors * padding
+
+
+def test_without_any_ground_truth_too(detector: DetectorConfig) -> None:
+    stock, ours = stock_model(detector), build_model(detector, BASELINE, CLASSES)
+    scores, deltas = outputs(ours.bbox_head, 3)
+    nothing = [truth(), truth(), truth()]
+
+    loss, gradients = loss_and_gradients(ours, scores, deltas, nothing)
+    expected, expected_gradients = loss_and_gradients(stock, scores, deltas, nothing)
+
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    for gradient, other in zip(gradients, expected_gradients, strict=True):
+        torch.testing.assert_close(gradient, other, rtol=1e-4, atol=1e-7)
+
+
+def test_detects_like_the_stock_head(detector: DetectorConfig) -> None:
+    """The adapter replaces losses and nothing else: not the layers, not what they mean."""
+    stock, ours = stock_model(detector), build_model(detector, BASELINE, CLASSES)
+    ours.load_state_dict(stock.state_dict())
+    scores, deltas = outputs(ours.bbox_head, 4)
+
+    found = ours.bbox_head.predict_by_feat(scores, deltas, batch_img_metas=METAS)
+    expected = stock.bbox_head.predict_by_feat(scores, deltas, batch_img_metas=METAS)
+
+    for one, other in zip(found, expected, strict=True):
+        assert len(one) > 0
+        assert torch.equal(one.scores, other.scores)
+        assert torch.equal(one.labels, other.labels)
+        assert torch.equal(one.bboxes, other.bboxes)
+
+
+def test_the_batch_holds_the_positives_of_every_image(detector: DetectorConfig) -> None:
+    """With deltas of 0 the predicted boxes are the anchors."""
+    head = build_model(detector, BASELINE, CLASSES).bbox_head
+    scores, deltas = outputs(head, 5)
+    batch = head.detection_batch(scores, [0 * level for level in deltas], TRUTH, METAS)
+
+    sizes = batch.pred_boxes[:, 2:] - batch.pred_boxes[:, :2]
+    torch.testing.assert_close(batch.anchor_sizes, sizes)
+    anchors = head.prior_generator.grid_priors([level.shape[-2:] for level in scores], device="cpu")
+    anchors = torch.cat(anchors)
+    assert len(batch.logits) == 3 * len(anchors)
+    torch.testing.assert_close(batch.pred_boxes, anchors[batch.pos % len(anchors)])
+
+    image = batch.pos // len(anchors)
+    assert set(image.tolist()) == {0, 2}
+    assert (batch.pos.diff() > 0).all()
+    for box, label, index in zip(
+        batch.target_boxes, batch.labels[batch.pos], image.tolist(), strict=True
+    ):
+        match = (TRUTH[index].bboxes == box).all(1)
+        assert TRUTH[index].labels[match].tolist() == [label]
+    # Every box is some anchor's target.
+    targets = {tuple(box) for box in batch.target_boxes.tolist()}
+    assert targets == {tuple(box) for each in TRUTH for box in each.bboxes.tolist()}
+
+
+def test_logits_are_the_scores_of_their_anchor(detector: DetectorConfig) -> None:
+    """The score at (image, level, anchor, class, y, x), found again where the boxes say it is."""
+    head = build_model(detector, BASELINE, CLASSES).bbox_head
+    scores, deltas = outputs(head, 6)
+    batch = head.detection_batch(scores, deltas, TRUTH, METAS)
+    row = 0
+    for image in range(3):
+        for level in scores:
+            side = level.shape[-1]
+            per_cell = level[image].view(head.num_base_priors, CLASSES, side, side)
+            count = side * side * head.num_base_priors
+            rows = batch.logits[row : row + count].view(side, side, head.num_base_priors, CLASSES)
+            assert torch.equal(rows, per_cell.permute(2, 3, 0, 1))
+            row += count
+
+
+class ForgottenPath(AnchorHeadAdapter, RetinaHead):
+    """Trains on what mmdet's head trains on, whatever its criterion says."""
+
+    loss_by_feat = RetinaHead.loss_by_feat
+
+
+def test_a_head_that_still_calls_its_stock_losses_fails(
+    detector: DetectorConfig, use_head: Callable[[type], None]
+) -> None:
+    use_head(ForgottenPath)
+    model = build_model(detector, BASELINE, CLASSES)
+    assert isinstance(model.bbox_head, ForgottenPath)
+    with pytest.raises(RuntimeError, match="stock loss"):
+        loss_and_gradients(model, *outputs(model.bbox_head, 0))
+
+
+def test_no_stock_loss_is_left_in_the_head(detector: DetectorConfig) -> None:
+    head = build_model(detector, BASELINE, CLASSES).bbox_head
+    assert isinstance(head, CriterionRetinaHead)
+    assert isinstance(head.loss_cls, StockLoss)
+    assert isinstance(head.loss_bbox, StockLoss)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"loss_cls": {"type": "CrossEntropyLoss", "use_sigmoid": False}}, "use_sigmoid"),
+        ({"reg_decoded_bbox": False}, "reg_decoded_bbox"),
+    ],
+)
+def test_heads_that_mean_something_else_are_refused(
+    detector: DetectorConfig, settings: dict[str, Any], reason: str
+) -> None:
+    model = {**detector.model, "bbox_head": {**detector.model["bbox_head"], **settings}}
+    with pytest.raises(BadConfig, match=reason):
+        build_model(DetectorConfig(name="other", model=model), BASELINE, CLASSES)
+
+
+@pytest.mark.parametrize("with_truth", [True, False])
+@pytest.mark.parametrize("criterion", [BASELINE, {"type": "parameterized_ap"}])
+def test_every_parameter_of_the_detector_gets_a_gradient(
+    detector: DetectorConfig, criterion: dict[str, Any], with_truth: bool
+) -> None:
+    """Data parallel training waits for ever for a parameter that gets none."""
+    model = build_model(detector, criterion, CLASSES).train()
+    samples = []
+    for each, meta in zip(TRUTH, METAS, strict=True):
+        sample = DetDataSample(metainfo={**meta, "batch_input_shape": (SIDE, SIDE)})
+        sample.gt_instances = each if with_truth else truth()
+        sample.ignored_instances = truth()
+        samples.append(sample)
+    images = torch.randn(3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+
+    total, _ = model.parse_losses(model(images, samples, mode="loss"))
+    total.backward()
+
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+    assert [name for name, gradient in gradients.items() if gradient is None] == []
+    if with_truth:
+        assert [name for name, gradient in gradients.items() if not gradient.any()] == []
+
+
+@pytest.mark.parametrize("criterion", [BASELINE, {"type": "parameterized_ap"}])
+def test_bfloat16_is_computed_in_float32(
+    detector: DetectorConfig, criterion: dict[str, Any]
+) -> None:
+    model = build_model(detector, criterion, CLASSES)
+    scores, deltas = ([level.bfloat16() for level in part] for part in outputs(model.bbox_head, 7))
+    expected, expected_gradients = loss_and_gradients(
+        model, [level.float() for level in scores], [level.float() for level in deltas]
+    )
+
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, gradients = loss_and_gradients(model, scores, deltas)
+
+    assert loss.dtype == torch.float32
+    assert torch.equal(loss, expected)
+    for gradient, other in zip(gradients, expected_gradients, strict=True):
+        assert torch.equal(gradient, other.bfloat16())

@@ -1,0 +1,53 @@
+"""The collapse rule, one iteration at a time."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from trainers.mmdet.hooks import CollapseHook
+from trainers.trial import Diverged
+
+
+def train(hook: CollapseHook, losses: list[float]) -> None:
+    """Calls the hook as mmengine does: the runner counts an iteration after its hooks."""
+    runner = SimpleNamespace(iter=0)
+    for loss in losses:
+        hook.after_train_iter(runner, runner.iter, None, {"loss": torch.tensor(loss)})
+        runner.iter += 1
+    hook.after_train(runner)
+
+
+def hook() -> CollapseHook:
+    return CollapseHook(lambda: None)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 1.0, 1 - 5e-7, 1 + 5e-7])
+def test_more_than_fifty_collapsed_iterations_end_a_training(bad: float) -> None:
+    train(hook(), [*[bad] * 50, 0.5])
+    with pytest.raises(Diverged, match="on 51 of 51 iterations"):
+        train(hook(), [*[bad] * 51, 0.5])
+
+
+def test_they_need_not_follow_each_other() -> None:
+    with pytest.raises(Diverged, match="on 51 of 101 iterations"):
+        train(hook(), [1.0, 0.5] * 60)
+    train(hook(), [1.0, 0.5] * 50)
+
+
+@pytest.mark.parametrize("good", [1 - 2e-6, 1 + 2e-6, 0.0, 2.0])
+def test_other_losses_do_not_count(good: float) -> None:
+    train(hook(), [good] * 60)
+
+
+@pytest.mark.parametrize("last", [math.nan, math.inf])
+def test_a_short_training_may_not_end_with_nan(last: float) -> None:
+    with pytest.raises(Diverged, match="on the last of 3 iterations"):
+        train(hook(), [0.5, 0.5, last])
+
+
+def test_progress_is_told_at_every_iteration() -> None:
+    calls: list[None] = []
+    train(CollapseHook(lambda: calls.append(None)), [0.5] * 3)
+    assert len(calls) == 3
