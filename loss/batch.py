@@ -25,7 +25,8 @@ class DetectionBatch:
             its own way (mmdet: an image without positives counts as one); P if None.
 
     Raises:
-        ValueError: shapes that do not fit each other.
+        ValueError: shapes that do not fit each other; a positive that is background or ignored
+            (not checked on a GPU).
     """
 
     logits: Tensor
@@ -54,6 +55,15 @@ class DetectionBatch:
             given = tuple(getattr(self, name).shape)
             if given != shape:
                 raise ValueError(f"{name} has shape {given}; expected {shape} (A = {A}, P = {P}).")
+        # On a GPU the question alone would make the host wait, at every iteration.
+        if not self.logits.is_cuda:
+            self._check_positives()
+
+    def _check_positives(self) -> None:
+        if bool((self.labels[self.pos] >= self.num_classes).any()):
+            raise ValueError(f"a positive has the label of the background, {self.num_classes}.")
+        if bool((self.weights[self.pos] == 0).any()):
+            raise ValueError("a positive has weight 0: an anchor is positive or ignored, not both.")
 
     @property
     def num_classes(self) -> int:

@@ -69,9 +69,9 @@ def register_criterion(name: str) -> Callable[[_C], _C]:
     return register
 
 
-def criterion_type(name: str) -> type[Criterion]:
+def criterion_type(name: str | None) -> type[Criterion]:
     """The criterion called `name`; a ValueError that lists the known ones if there is none."""
-    if name not in CRITERIA:
+    if name is None or name not in CRITERIA:
         raise ValueError(f"unknown criterion {name!r}; known: {', '.join(sorted(CRITERIA))}.")
     return CRITERIA[name]
 
@@ -89,6 +89,14 @@ def value_and_gradients(
 
 
 def build_criterion(settings: Mapping[str, Any]) -> Criterion:
-    """The criterion that `settings` describe: its name as "type", and its arguments."""
+    """The criterion that `settings` describe: its name as "type", and its arguments.
+
+    Raises:
+        ValueError: no or an unknown type, an unknown argument, or one out of range.
+    """
     arguments = dict(settings)
-    return criterion_type(arguments.pop("type"))(**arguments)
+    name = arguments.pop("type", None)
+    try:
+        return criterion_type(name)(**arguments)
+    except TypeError as error:
+        raise ValueError(f"criterion {name}: {error}") from error

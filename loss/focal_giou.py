@@ -41,10 +41,13 @@ class FocalGIoU(Criterion):
     def forward(self, batch: DetectionBatch) -> dict[str, Tensor]:
         """{"loss_cls", "loss_bbox"}; without positives, the box loss is 0 and P counts as 1."""
         onehot = (batch.targets() == 1).to(batch.logits)
-        count = batch.avg_factor or max(len(batch.pos), 1)
-        focal = sigmoid_focal_loss(batch.logits, onehot, self.alpha, self.gamma)
+        count = max(len(batch.pos), 1) if batch.avg_factor is None else batch.avg_factor
+        weights = batch.weights[:, None]
+        # Ignored logits may be anything, also what is not a number.
+        logits = batch.logits.masked_fill(weights == 0, 0)
+        focal = sigmoid_focal_loss(logits, onehot, self.alpha, self.gamma)
         _, giou = iou_and_giou(batch.pred_boxes, batch.target_boxes)
         return {
-            "loss_cls": (focal * batch.weights[:, None]).sum() / count,
+            "loss_cls": (focal * weights).sum() / count,
             "loss_bbox": self.giou_weight * (1 - giou).sum() / count,
         }

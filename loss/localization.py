@@ -1,7 +1,7 @@
 """How well a predicted box fits its target, as a score in [0, 1].
 
-Boxes are [..., 4] as x1, y1, x2, y2 in any one unit. A box without area counts as an empty set:
-its IoU with anything is 0.
+Boxes are [..., 4] as x1, y1, x2, y2 in pixels, and are computed in float32 at least. A box without
+area counts as an empty set: its IoU with anything is 0.
 """
 
 from collections.abc import Callable
@@ -17,6 +17,8 @@ def iou_and_giou(boxes: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 
     Source: Generalized Intersection over Union, Rezatofighi et al. 2019, algorithm 1.
     """
+    # Areas overflow float16.
+    boxes, targets = (x.float() if x.element_size() < 4 else x for x in (boxes, targets))
     overlap = torch.min(boxes[..., 2:], targets[..., 2:]) - torch.max(
         boxes[..., :2], targets[..., :2]
     )
@@ -52,7 +54,9 @@ def l1_score(boxes: Tensor, targets: Tensor, anchor_sizes: Tensor | None = None)
             "the L1 localisation score is in units of the anchors, but the batch has no "
             "anchor_sizes; let the head adapter give them, or take 'giou' or 'iou'."
         )
-    distance = (boxes - targets).abs() / anchor_sizes.repeat(1, 2).clamp(min=_TINY)
+    distance = (boxes - targets).abs() / torch.cat([anchor_sizes, anchor_sizes], -1).clamp(
+        min=_TINY
+    )
     return (1 - distance.sum(-1)).clamp(0, 1)
 
 

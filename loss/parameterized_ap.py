@@ -117,6 +117,8 @@ def parameterized_ap_loss(
     Source: equations (5) to (8) of the paper; conventions at ties, breakpoints and clip ends
     as in its released code.
     """
+    if num_topk is not None and num_topk < 1:
+        raise ValueError(f"num_topk is {num_topk}; expected at least 1, or None for all.")
     if not logits.shape == localization.shape == targets.shape or logits.ndim != 1:
         raise ValueError(
             "expected logits, localization and targets of one shape [N]; got "
@@ -131,7 +133,8 @@ def parameterized_ap_loss(
         targets >= 0,
         positive,
         localization[positive],
-        1 - curves.I2(localization.double()),
+        # Elsewhere it is not read, and may be anything.
+        1 - curves.I2(localization.double().masked_fill(targets != 0, 0)),
         curves,
         num_topk=num_topk,
         detach_denominator=detach_denominator,
@@ -288,6 +291,10 @@ class ParameterizedAPFamily:
         if len(theta) != len(self.names):
             raise ValueError(f"theta has {len(theta)} coordinates; expected {len(self.names)}.")
         values = torch.tensor(theta, dtype=torch.float64)
+        if not bool(((values >= 0) & (values <= 1)).all()):
+            raise ValueError(
+                "theta has coordinates outside [0, 1]; clip them or sample them there."
+            )
         split = 2 * (self.segments - 1) * len(CURVES)
         points = control_points_from_theta(values[:split].view(len(CURVES), -1))
         scale = self.gradient_scale

@@ -77,9 +77,8 @@ def resume(experiment: Experiment) -> None:
 @app.command()
 def show(experiment: Experiment) -> None:
     """Show what an experiment has found so far."""
-    from search.display import print_result
     from search.history import load_history, shared_fingerprints
-    from search.standings import standings
+    from search.result import print_result
 
     history = load_history(experiment)
     console = Console()
@@ -91,7 +90,7 @@ def show(experiment: Experiment) -> None:
             f"(fingerprint {fingerprint}): part of theta did not reach the loss.",
             style="bold red",
         )
-    print_result(standings(history), experiment, console)
+    print_result(history, console)
 
 
 @app.command()
@@ -204,14 +203,13 @@ def coco_split(
 
 def _finish(experiment: Path, run: Callable[[], object]) -> None:
     """`run` an experiment to its end and show the result."""
-    from search.display import print_result
     from search.history import load_history
-    from search.standings import standings
+    from search.result import print_result
 
     # A scheduler ends a job with SIGTERM: treat it as Ctrl-C, which Tune ends cleanly on.
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     run()
-    print_result(standings(load_history(experiment)), experiment)
+    print_result(load_history(experiment))
 
 
 def _print_data(summary: dict[str, Any]) -> None:

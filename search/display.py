@@ -1,15 +1,13 @@
-"""What a user sees of a search: one live panel on a terminal, plain lines in a file or a pipe.
+"""What a user sees of a running search: one live panel on a terminal, plain lines in a file or a pipe.
 
 `Display` is told plain events and knows no Ray. Its numbers come from the journal records that
 it is given, so a resumed search shows the same as one that was never interrupted.
 """
 
-import os
 import statistics
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group
@@ -18,8 +16,6 @@ from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
-
-from search.standings import Standing, verdict, winner
 
 Key = tuple[str, int, int, int]  # phase, round (or candidate), slot, repeat
 NOTES = 4  # how many notes the panel keeps
@@ -90,7 +86,7 @@ class Display:
         if record["reward"] is not None:
             outcome += f", reward {record['reward']:.4f}"
         if record["error"]:
-            outcome += f" ({_plain(record['error'])})"
+            outcome += f" ({plain(record['error'])})"
         done = f"{len(self.records)}/{self.total} trials"
         self._line(f"{_place(record)}: {outcome}, {record['seconds']:.1f} s, {done}")
         if record["status"] != "ok":
@@ -111,8 +107,8 @@ class Display:
 
     def note(self, text: str) -> None:
         """Something worth a line: a retry, a lost machine, an interrupt."""
-        self.notes.append(_plain(text))
-        self._line(_plain(text))
+        self.notes.append(plain(text))
+        self._line(plain(text))
 
     def stop(self) -> None:
         """Leave the panel as it stands and give the terminal back; harmless when called twice."""
@@ -151,7 +147,7 @@ class Display:
         times = f"{_clock(now - self.begun)} elapsed, {self._left()} left"
         return Panel(
             Group(self._progress(), Text(), facts),
-            title=Text(f" {_plain(self.name)} ", style="bold"),
+            title=Text(f" {plain(self.name)} ", style="bold"),
             subtitle=Text(f" {times} "),
             border_style="blue",
             padding=(1, 2),
@@ -228,45 +224,6 @@ class Display:
             self.console.print(line, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
-def render_table(table: Sequence[Standing]) -> Table:
-    """The standings as a table for the terminal; a star marks the winner."""
-    grid = Table(title="Third split (test), same budget for all", title_justify="left")
-    for name in ("", "loss", "role", "n", "AP test", "std", "AP val", "diverged", "failed"):
-        numeric = name not in ("", "loss", "role")
-        grid.add_column(name, justify="right" if numeric else "left", no_wrap=name != "loss")
-    best = winner(table)
-    for one in table:
-        values = (one.mean_test, one.std_test, one.mean_val)
-        test, std, val = ("-" if value is None else f"{value:.4f}" for value in values)
-        role = "candidate" if one.phase == "final" else one.phase
-        losses = (str(one.statuses.get(status, 0)) for status in ("diverged", "failed"))
-        mark, style = ("*", "bold green") if one is best else ("", "")
-        label = Text(_plain(one.label))
-        grid.add_row(mark, label, role, str(one.n), test, std, val, *losses, style=style)
-    return grid
-
-
-def print_result(
-    table: Sequence[Standing], experiment: Path, console: Console | None = None
-) -> None:
-    """Print the standings, the verdict, and the commands that come next."""
-    console = console or Console()
-    console.print(render_table(table))
-    console.print(Text(verdict(table), style="bold"))
-    folder = Path(os.path.relpath(experiment)) if Path(experiment).is_absolute() else experiment
-    folder = min((Path(experiment), folder), key=lambda path: len(str(path)))
-    steps = [f"paploss show {folder}"]
-    if (Path(experiment) / "best.yaml").exists():
-        steps.insert(0, f"paploss train {Path(folder) / 'best.yaml'}")
-    if (Path(experiment) / "report.html").exists():
-        steps.append(f"open {Path(folder) / 'report.html'}")
-    if (Path(experiment) / "tensorboard").exists():
-        steps.append(f"tensorboard --logdir {folder}")
-    console.print(Text("\nNext:"))
-    for step in steps:
-        console.print(Text(f"  {step}"), soft_wrap=True)
-
-
 def _key(key: Mapping[str, Any]) -> Key:
     return key["phase"], key["round"], key["slot"], key["repeat"]
 
@@ -280,7 +237,7 @@ def _place(key: Mapping[str, Any]) -> str:
     return f"{key['phase']} repeat {key['repeat']}"
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """One line without control characters, whatever a trial put into its error."""
     return "".join(c if c.isprintable() else " " for c in text).strip()
 

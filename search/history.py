@@ -6,7 +6,6 @@ any moment of its life: empty, half done, interrupted, or with a file cut short 
 """
 
 import json
-import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,8 +27,6 @@ _PLAIN = (
     *("cpus", "gpus", "node", "trial_id", "trial_dir", "started", "finished"),
 )
 _NUMBERS = ["reward", "seconds", "gradient_scale", "cpus", "gpus", "started", "finished"]
-
-logger = logging.getLogger(__name__)
 
 
 class _Record(BaseModel):
@@ -88,7 +85,10 @@ class History:
 
 
 def load_history(experiment: Path) -> History:
-    """Read an experiment directory; a damaged file in it is left out with a warning.
+    """Read an experiment directory; a damaged file is left out and named in `damaged`.
+
+    A running search reads its directory again and again, so this says nothing by itself: what
+    shows a history to somebody shows the damaged files too.
 
     Raises:
         BadExperiment: there is no such directory, or it holds no experiment.
@@ -107,8 +107,6 @@ def load_history(experiment: Path) -> History:
     policies = list(_read_policies(experiment / "policy", damaged))
     # Relative to the experiment: what is shown of it holds no path of this machine.
     damaged = [reason.removeprefix(f"{experiment}{os.sep}") for reason in damaged]
-    for reason in damaged:
-        logger.warning("%s: left out %s", experiment, reason)
     return History(
         path=experiment,
         config=read_yaml(experiment / "config.yaml"),

@@ -78,7 +78,7 @@ def verdict(table: Sequence[Standing]) -> str:
     rivals.sort(key=lambda one: one.phase != "start")
     claims = [_compare(best, rival) for rival in rivals]
     repeats = f"{best.n} repeat{'s' if best.n != 1 else ''}"
-    score = f"The winner, {best.label}, reaches AP {best.mean_test:.3f} on the third split"
+    score = f"The winner, {best.label}, reaches AP {best.mean_test:.4f} on the third split"
     outcome = "; and it ".join(claims) or "has nothing to be compared with"
     return f"{score} (mean of {repeats}): it {outcome}."
 
@@ -101,11 +101,11 @@ def _compare(best: Standing, rival: Standing) -> str:
     if rival.mean_test is None:
         return f"cannot be compared with {name}, which has no counted repeat"
     gap, error = difference(best, rival)
-    numbers = f"{rival.mean_test:.3f}, difference {gap:+.3f}"
+    numbers = f"{rival.mean_test:.4f}, difference {gap:+.4f}"
     if error is None:
         claim = "is ahead of" if gap > 0 else "did not beat"
         return f"{claim} {name} ({numbers}; too few repeats to say whether that is clear)"
-    numbers += f", standard error {error:.3f}"
+    numbers += f", standard error {error:.4f}"
     clear = abs(gap) > CLEAR * error
     if gap > 0:
         verb, remark = ("clearly beats", "") if clear else ("is ahead of", "; not clearly")

@@ -123,6 +123,7 @@ def assert_close(actual: Tensor, expected: Tensor, tolerance: float) -> None:
     """Within `tolerance`, relative to the largest entry expected (or to 1e-6 where smaller)."""
     assert actual.shape == expected.shape
     assert torch.equal(actual.isnan(), expected.isnan())
-    error = (actual.double() - expected.double()).nan_to_num().abs().max() if actual.numel() else 0
-    scale = max(expected.double().nan_to_num().abs().max(), 1e-6) if expected.numel() else 1
-    assert error <= tolerance * scale, f"off by {error / scale:.1e} of the largest entry"
+    if expected.numel():
+        error = float((actual.double() - expected.double()).nan_to_num().abs().max())
+        scale = max(float(expected.double().nan_to_num().abs().max()), 1e-6)
+        assert error <= tolerance * scale, f"off by {error / scale:.1e} of the largest entry"

@@ -1,5 +1,7 @@
 """`paploss train`: from a training YAML to a trained detector."""
 
+import contextlib
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,8 @@ def retrain(
 ) -> dict[str, Any]:
     """Train in full, score on both held-out splits, and keep it all in `out`.
 
-    `out` gets mmengine's log and checkpoints, and results.json: {"val": ..., "test": ...,
-    "fingerprint": ...} with COCO's metrics in [0, 1].
+    `out` gets mmengine's log (train.log), its checkpoints, and results.json: {"val": ...,
+    "test": ..., "fingerprint": ...} with COCO's metrics in [0, 1].
 
     Args:
         resume: go on from the last checkpoint in `out`, if there is one.
@@ -25,8 +27,6 @@ def retrain(
         Diverged: the loss has collapsed.
     """
     import torch
-
-    from trainers.mmdet.training import train_in_full
 
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
     spec = TrialSpec(
@@ -40,6 +40,19 @@ def retrain(
         threads=torch.get_num_threads(),
     )
     out.mkdir(parents=True, exist_ok=True)
-    results = train_in_full(spec, out, resume=resume)
+    terminal = sys.stdout
+
+    def say(line: str) -> None:
+        print(line, file=terminal, flush=True)
+
+    # mmengine says a great deal; it is kept in a file, and the terminal gets a line an epoch.
+    with (
+        (out / "train.log").open("a", encoding="utf-8") as log,
+        contextlib.redirect_stdout(log),
+        contextlib.redirect_stderr(log),
+    ):
+        from trainers.mmdet.training import train_in_full
+
+        results = train_in_full(spec, out, resume=resume, say=say)
     write_json(out / "results.json", results)
     return results

@@ -50,3 +50,16 @@ def test_a_batch_without_positives_or_sizes():
 def test_shapes_that_do_not_fit_are_named(name: str, shape: tuple[int, ...]):
     with pytest.raises(ValueError, match=name):
         DetectionBatch(**{**GOOD, name: torch.zeros(shape)})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": torch.tensor([2, 2, 0, 2])}, "label of the background, 2"),
+        ({"weights": torch.tensor([1.0, 0.0, 0.5, 0.0])}, "positive has weight 0"),
+    ],
+)
+def test_a_positive_that_is_none_is_refused(change, message):
+    # Both would score somebody else's logit, or train on what everybody else ignores.
+    with pytest.raises(ValueError, match=message):
+        DetectionBatch(**{**GOOD, **change})

@@ -71,14 +71,16 @@ def test_equals_sums_over_single_elements(positives: int):
 
 def test_weights_scale_the_focal_loss_of_their_anchor():
     batch = random_batch(5)
-    weights = torch.linspace(0, 2, 9, dtype=torch.float64)
-    alone = [
-        FocalGIoU()(replace(batch, weights=torch.eye(9)[a]))["loss_cls"].item() for a in range(9)
-    ]
+    weights = torch.linspace(0.5, 2, 9, dtype=torch.float64)
+
+    def focal(weights: torch.Tensor) -> float:
+        return FocalGIoU()(replace(batch, weights=weights))["loss_cls"].item()
+
+    # The loss is linear in the weights, so one more of an anchor's weight is that anchor alone.
+    ones = torch.ones(9, dtype=torch.float64)
+    alone = [focal(ones + torch.eye(9)[a]) - focal(ones) for a in range(9)]
     expected = sum(w * loss for w, loss in zip(weights.tolist(), alone, strict=True))
-    assert FocalGIoU()(replace(batch, weights=weights))["loss_cls"].item() == pytest.approx(
-        expected
-    )
+    assert focal(weights) == pytest.approx(expected)
 
 
 def test_gradients_are_those_of_finite_differences():
@@ -101,3 +103,15 @@ def test_saturated_logits_have_finite_gradients():
     # Only the background's 1e4 is wrong: -(3/4) log(1 - p) = 3/4 * 1e4, and its slope.
     assert loss.item() == pytest.approx(0.75e4)
     assert logits.grad.tolist() == [[0, 0], [pytest.approx(0.75), 0]]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_an_ignored_logit_may_be_anything(value):
+    batch = random_batch(5)
+    ignored = next(a for a in range(9) if a not in batch.pos.tolist())
+    weights = torch.ones(9, dtype=torch.float64)
+    weights[ignored] = 0
+    logits = batch.logits.clone()
+    logits[ignored] = value
+    clean = FocalGIoU()(replace(batch, weights=weights))["loss_cls"]
+    assert FocalGIoU()(replace(batch, weights=weights, logits=logits))["loss_cls"] == clean

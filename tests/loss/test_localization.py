@@ -88,3 +88,11 @@ def test_boxes_without_area_have_finite_scores_and_gradients(name: str):
 @pytest.mark.parametrize("name", LOCALIZATION)
 def test_no_boxes_have_no_scores(name: str):
     assert LOCALIZATION[name](torch.zeros(0, 4), torch.zeros(0, 4), torch.ones(0, 2)).shape == (0,)
+
+
+def test_half_precision_boxes_do_not_overflow():
+    # 300 x 300 is 90,000, and float16 ends at 65,504.
+    box = torch.tensor([[0.0, 0.0, 300.0, 300.0]], dtype=torch.float16)
+    iou, giou = iou_and_giou(box, box)
+    assert iou.item() == pytest.approx(1)
+    assert giou.item() == pytest.approx(1)

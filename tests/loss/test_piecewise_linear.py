@@ -166,7 +166,14 @@ def test_what_has_no_theta(points: list, message: str):
         theta_from_control_points(torch.tensor(points, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("points", [[[0, 0]], [[0.1, 0], [1, 1]], [[0, 0], [1, float("inf")]]])
-def test_what_is_no_curve(points: list):
-    with pytest.raises(ValueError):
+@pytest.mark.parametrize(
+    ("points", "message"),
+    [
+        ([[0, 0]], "shape"),
+        ([[0.1, 0], [1, 1]], "begin at 0"),
+        ([[0, 0], [1, float("inf")]], "finite"),
+    ],
+)
+def test_what_is_no_curve(points: list, message: str):
+    with pytest.raises(ValueError, match=message):
         PiecewiseLinear(torch.tensor(points))

@@ -1,12 +1,36 @@
 """What a trial watches while mmengine trains it."""
 
 import math
+import time
 from collections.abc import Callable
 from typing import Any
 
 from mmengine.hooks import Hook
 
 from trainers.trial import Diverged
+
+
+class EpochLines(Hook):
+    """Says one line an epoch."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._losses: list[float] = []
+        self._begun = time.monotonic()
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        self._losses.append(outputs["loss"].item())
+
+    def after_train_epoch(self, runner: Any) -> None:
+        loss = sum(self._losses) / len(self._losses)
+        self._losses.clear()
+        minutes = (time.monotonic() - self._begun) / 60
+        self._say(
+            f"epoch {runner.epoch + 1}/{runner.max_epochs}  mean loss {loss:.4f}  {minutes:.1f} min"
+        )
+
 
 COLLAPSE_ITERATIONS = 50
 """More collapsed iterations than this end a trial, as in the released code of the paper."""

@@ -48,7 +48,8 @@ def prove_theta(model: Any, spec: TrialSpec) -> str:
     Leaves the model, its buffers and the random generators as they were.
 
     Raises:
-        ThetaNotApplied: loss or a gradient differ; the message says which and by how much.
+        ThetaNotApplied: loss or a gradient differ; the message says which and by how much. Or
+            the detector finds no positive in the probe batch.
     """
     head = model.bbox_head
     was_training = model.training
@@ -81,6 +82,12 @@ def expected_output(head: Any, spec: TrialSpec) -> ProbeOutput:
     """The same from theta alone: only the targets and the box decoding are the head's."""
     inputs = _ProbeBatch.make(head, spec)
     batch = head.detection_batch(inputs.scores, inputs.deltas, inputs.truth, inputs.metas)
+    if len(batch.pos) == 0:
+        # Every theta would give 0, and pass.
+        raise ThetaNotApplied(
+            "on the probe batch no anchor is positive, so nothing can be proved. Check the "
+            "detector's anchors and assigner against the schedule's image_size."
+        )
     if spec.family is not None:
         assert spec.theta is not None
         loss, d_logits, d_boxes = spec.family.expected(spec.theta, batch)

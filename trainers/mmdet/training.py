@@ -20,7 +20,7 @@ from trainers.mmdet.config import (
 )
 from trainers.mmdet.dataset import read_skipped
 from trainers.mmdet.evaluation import score
-from trainers.mmdet.hooks import CollapseHook
+from trainers.mmdet.hooks import CollapseHook, EpochLines
 from trainers.mmdet.probe import prove_theta
 from trainers.trial import Diverged, TrialResult, TrialSpec
 
@@ -69,16 +69,19 @@ def train_and_score(spec: TrialSpec, folder: Path, progress: Callable[[], None])
     )
 
 
-def train_in_full(spec: TrialSpec, folder: Path, *, resume: bool) -> dict[str, Any]:
+def train_in_full(
+    spec: TrialSpec, folder: Path, *, resume: bool, say: Callable[[str], None]
+) -> dict[str, Any]:
     """Train with checkpoints and mmengine's log; metrics of both held-out splits by name.
 
     Raises:
         Diverged: the loss has collapsed.
     """
     hooks = {"checkpoint": {"type": "CheckpointHook", "interval": 1, "max_keep_ckpts": 2}}
-    collapse = CollapseHook(lambda: None)
-    runner = build_runner(spec, folder, [collapse], default_hooks=hooks, resume=resume)
+    watchers = [CollapseHook(lambda: None), EpochLines(say)]
+    runner = build_runner(spec, folder, watchers, default_hooks=hooks, resume=resume)
     fingerprint = prove_theta(runner.model, spec)
+    say(f"the criterion reaches the head (probe passed, fingerprint {fingerprint})")
     runner.train()
     scores = {
         split: score(runner.model, build_dataset(spec, split, folder), spec.schedule.batch_size)

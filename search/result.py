@@ -1,0 +1,101 @@
+"""What a terminal shows of an experiment that is not running here: rounds, standings, next steps.
+
+All of it fits a terminal of 80 columns; a label that is too long is cut, never folded.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from search.display import plain
+from search.history import History
+from search.standings import Standing, standings, verdict, winner
+
+
+def print_result(history: History, console: Console | None = None) -> None:
+    """Print how far an experiment has come or how it ended, and the commands that come next.
+
+    Files that could not be read are named first. Before the final race has a result, the rounds
+    so far stand before the standings.
+    """
+    console = console or Console()
+    table = standings(history)
+    for reason in history.damaged:
+        console.print(Text(f"left out {plain(reason)}", style="yellow"), soft_wrap=True)
+    if winner(table) is None and (history.trials["phase"] == "search").any():
+        console.print(render_rounds(history))
+    if table:
+        console.print(render_table(table))
+    console.print(Text(verdict(table), style="bold"))
+    console.print(Text("\nNext:"))
+    for step in _next_steps(history, finished=winner(table) is not None):
+        console.print(Text(f"  {step}"), soft_wrap=True)
+
+
+def render_table(table: Sequence[Standing]) -> Table:
+    """The standings as a table for the terminal; a star marks the winner.
+
+    Repeats that diverged or failed have a column only where there are any.
+    """
+    grid = _grid("Third split (test), same budget for all")
+    lost = [
+        status for status in ("diverged", "failed") if any(one.statuses.get(status) for one in table)
+    ]
+    grid.add_column("", no_wrap=True)
+    grid.add_column("loss")
+    grid.add_column("role", no_wrap=True)
+    for name in ("n", "AP test", "std", "AP val", *lost):
+        grid.add_column(name, justify="right", no_wrap=True)
+    best = winner(table)
+    for one in table:
+        role = "candidate" if one.phase == "final" else one.phase
+        values = map(_number, (one.mean_test, one.std_test, one.mean_val))
+        losses = (str(one.statuses.get(status, 0)) for status in lost)
+        mark, style = ("*", "bold green") if one is best else ("", "")
+        # The column may shrink, its text may not wrap: a long label costs no number its digits.
+        label = Text(plain(one.label), no_wrap=True, overflow="ellipsis")
+        grid.add_row(mark, label, role, str(one.n), *values, *losses, style=style)
+    return grid
+
+
+def render_rounds(history: History) -> Table:
+    """The search by round: how many trials have a reward, their mean, and the best of them."""
+    grid = _grid("Reward by round (AP on val)")
+    for name in ("round", "n", "mean", "best"):
+        grid.add_column(name, justify="right", no_wrap=True)
+    search = history.trials[history.trials["phase"] == "search"]
+    rounds = search.groupby("round")["reward"].agg(["count", "mean", "max"])
+    for number, count, mean, best in rounds.itertuples():
+        known = (mean, best) if count else (None, None)
+        grid.add_row(str(number), str(count), *map(_number, known))
+    return grid
+
+
+def _grid(title: str) -> Table:
+    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _next_steps(history: History, finished: bool) -> list[str]:
+    folder = _short(history.path)
+    steps = [] if finished else [f"paploss resume {folder}"]
+    if (history.path / "best.yaml").exists():
+        steps.append(f"paploss train {folder / 'best.yaml'}")
+    if (history.path / "report.html").exists():
+        steps.append(f"open {folder / 'report.html'}")
+    if (history.path / "tensorboard").exists():
+        steps.append(f"tensorboard --logdir {folder}")
+    return steps
+
+
+def _short(path: Path) -> Path:
+    """The path as it is given or from where the user stands, whichever is shorter."""
+    return min(path, Path(os.path.relpath(path)), key=lambda way: len(str(way)))
