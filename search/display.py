@@ -1,4 +1,4 @@
-"""What a user sees of a running search: one live panel on a terminal, plain lines in a file or a pipe.
+"""What a running search shows: one live panel on a terminal, plain lines in a file or a pipe.
 
 `Display` is told plain events and knows no Ray. Its numbers come from the journal records that
 it is given, so a resumed search shows the same as one that was never interrupted.

@@ -1,6 +1,6 @@
 """What a terminal shows of an experiment that is not running here: rounds, standings, next steps.
 
-All of it fits a terminal of 80 columns; a label that is too long is cut, never folded.
+The tables fit a terminal of 80 columns.
 """
 
 import os
@@ -28,12 +28,14 @@ def print_result(history: History, console: Console | None = None) -> None:
     for reason in history.damaged:
         console.print(Text(f"left out {plain(reason)}", style="yellow"), soft_wrap=True)
     if winner(table) is None and (history.trials["phase"] == "search").any():
-        console.print(render_rounds(history))
+        console.print(render_rounds(history), Text())
     if table:
-        console.print(render_table(table))
-    console.print(Text(verdict(table), style="bold"))
-    console.print(Text("\nNext:"))
-    for step in _next_steps(history, finished=winner(table) is not None):
+        console.print(render_table(table), Text())
+    console.print(Text(plain(verdict(table)), style="bold"))
+    steps = _next_steps(history, finished=winner(table) is not None)
+    if steps:
+        console.print(Text("\nNext:"))
+    for step in steps:
         console.print(Text(f"  {step}"), soft_wrap=True)
 
 
@@ -43,11 +45,10 @@ def render_table(table: Sequence[Standing]) -> Table:
     Repeats that diverged or failed have a column only where there are any.
     """
     grid = _grid("Third split (test), same budget for all")
-    lost = [
-        status for status in ("diverged", "failed") if any(one.statuses.get(status) for one in table)
-    ]
+    seen = {status for one in table for status in one.statuses}
+    lost = [status for status in ("diverged", "failed") if status in seen]
     grid.add_column("", no_wrap=True)
-    grid.add_column("loss")
+    grid.add_column("loss")  # gives way where a terminal is too narrow: no number loses digits
     grid.add_column("role", no_wrap=True)
     for name in ("n", "AP test", "std", "AP val", *lost):
         grid.add_column(name, justify="right", no_wrap=True)
@@ -57,15 +58,14 @@ def render_table(table: Sequence[Standing]) -> Table:
         values = map(_number, (one.mean_test, one.std_test, one.mean_val))
         losses = (str(one.statuses.get(status, 0)) for status in lost)
         mark, style = ("*", "bold green") if one is best else ("", "")
-        # The column may shrink, its text may not wrap: a long label costs no number its digits.
-        label = Text(plain(one.label), no_wrap=True, overflow="ellipsis")
+        label = Text(plain(one.label))
         grid.add_row(mark, label, role, str(one.n), *values, *losses, style=style)
     return grid
 
 
 def render_rounds(history: History) -> Table:
     """The search by round: how many trials have a reward, their mean, and the best of them."""
-    grid = _grid("Reward by round (AP on val)")
+    grid = _grid("Reward (AP on val)")
     for name in ("round", "n", "mean", "best"):
         grid.add_column(name, justify="right", no_wrap=True)
     search = history.trials[history.trials["phase"] == "search"]
@@ -77,7 +77,14 @@ def render_rounds(history: History) -> Table:
 
 
 def _grid(title: str) -> Table:
-    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    """An empty table that spends no column on frames."""
+    return Table(
+        title=title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+    )
 
 
 def _number(value: float | None) -> str:

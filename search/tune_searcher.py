@@ -23,6 +23,7 @@ from search.space import SearchSpace
 _ATTEMPTS = 2
 """How often a sample may fail by itself, or be lost by the cluster, before that counts."""
 
+
 class Listener(Protocol):
     """What follows a search (see `search.display.Display`)."""
 

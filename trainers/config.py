@@ -72,10 +72,11 @@ class TaskConfig(StrictModel):
             raise ValueError("expected a criterion with its `type`, such as parameterized_ap")
         return settings
 
-    @model_validator(mode="after")
-    def _is_searchable(self) -> "TaskConfig":
-        parameterization(self.criterion)
-        return self
+    @field_validator("criterion")
+    @classmethod
+    def _is_searchable(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        parameterization(settings)
+        return settings
 
 
 def parameterization(settings: dict[str, Any]) -> Parameterization:

@@ -96,12 +96,12 @@ def test_an_experiment_without_trials_has_the_same_columns(experiment, searched,
 def test_a_damaged_file_is_named_and_left_out(experiment, searched, caplog, text, says):
     path = experiment(searched)
     (path / "journal" / "search-001-05-0.json").write_text(text)
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.DEBUG):
         history = load_history(path)
     assert len(history.trials) == len(searched) - 1
     (reason,) = history.damaged
     assert reason.startswith("journal/search-001-05-0.json: ") and says in reason
-    assert reason in caplog.text
+    assert not caplog.records  # a running search reads again and again: who shows it says so
 
 
 def test_a_file_that_is_no_text_is_left_out(experiment, searched):

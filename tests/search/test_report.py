@@ -2,13 +2,11 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
-import matplotlib.image
-import numpy as np
 import pytest
 
 from paploss.errors import BadExperiment
-from search.curves import COLOURS, evaluate
-from search.report import figure_png, write_report
+from search.curves import COLOURS
+from search.report import write_report
 
 VOID = {"meta", "br", "img", "link", "hr", "input"}
 ATTACK = "<script>alert('x')</script>\"><img src=x onerror=y> $\\frac{$ & _x"
@@ -168,29 +166,7 @@ def test_a_summary_that_cannot_be_used_is_passed_over(experiment, record, summar
     assert "times the ideal" not in page.words
 
 
-def test_the_headline_is_a_picture(experiment, searched, tmp_path):
-    path = figure_png(experiment(searched), tmp_path / "out" / "headline.png")
-    picture = matplotlib.image.imread(path)
-    height, width = picture.shape[:2]
-    assert (height, width) == (630, 1650)  # 4.2 x 11 inches at 150 dots
-    for half in (picture[:, : width // 2], picture[:, width // 2 :]):
-        assert np.ptp(half[..., :3]) > 0.5  # something is drawn on both sides
-
-
 def test_no_experiment_no_page(tmp_path):
     with pytest.raises(BadExperiment):
         write_report(tmp_path)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_evaluate_by_hand():
-    points = [[0, 0], [0.25, 0.5], [0.5, 0.5], [1, 1]]
-    x = [[-1, 0, 0.125], [0.25, 0.4, 0.75], [0.9, 1, 2]]
-    expected = [[0, 0, 0.25], [0.5, 0.5, 0.75], [0.9, 1, 1]]
-    np.testing.assert_allclose(evaluate(points, x), expected, rtol=0, atol=1e-15)
-
-
-def test_evaluate_at_jumps_keeps_the_left_value_and_skips_empty_segments():
-    points = [[0, 0], [0, 0.2], [0.5, 0.4], [0.5, 0.8], [1, 0.9], [1, 1]]
-    x = [0, 0.5, np.nextafter(0.5, 1), 1]
-    np.testing.assert_allclose(evaluate(points, x), [0.2, 0.4, 0.8, 0.9], rtol=0, atol=1e-12)

@@ -95,12 +95,18 @@ def test_verdict_says_clear_only_above_two_standard_errors(record):
     a = 0.01 / math.sqrt(2)
     pair = lambda mean: (mean - a, mean + a)  # noqa: E731
     said = race(record, pair(0.300), pair(0.279), pair(0.281))
-    assert "clearly beats the start of the search (0.279, difference +0.021" in said
-    assert "is ahead of the baseline Focal + GIoU (0.281, difference +0.019" in said
-    assert said.count("standard error 0.010") == 2
+    assert "clearly beats the start of the search (0.2790, difference +0.0210" in said
+    assert "is ahead of the baseline Focal + GIoU (0.2810, difference +0.0190" in said
+    assert said.count("standard error 0.0100") == 2
     assert "not clearly" in said
-    assert "AP 0.300" in said and "2 repeats" in said
+    assert "AP 0.3000" in said and "2 repeats" in said
     assert said.count(". ") == 0 and said.endswith(".")  # one sentence
+
+
+def test_verdict_tells_small_differences_apart(record):
+    said = race(record, (0.0012, 0.0014), (0.0009, 0.0011), ())
+    assert "0.0013" in said  # (.0012 + .0014) / 2
+    assert "difference +0.0003" in said
 
 
 def test_verdict_does_not_hide_a_defeat(record):

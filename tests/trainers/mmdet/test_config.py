@@ -106,9 +106,7 @@ def test_steps_divide_by_ten_at_their_epochs() -> None:
 @pytest.mark.parametrize("iterations", [1, 4, 5, 6])
 def test_a_run_may_be_shorter_than_its_warm_up(decay: Any, iterations: int) -> None:
     steps = (0.5,) if decay == "step" else ()
-    schedule = ScheduleConfig(
-        learning_rate=0.1, warmup_iterations=5, decay=decay, steps=steps
-    )
+    schedule = ScheduleConfig(learning_rate=0.1, warmup_iterations=5, decay=decay, steps=steps)
     rates = learning_rates(schedule, iterations)
     assert all(0 < rate <= 0.1 + 1e-12 for rate in rates)
 

@@ -33,7 +33,11 @@ def damage(images: Path) -> dict[str, int]:
         whole = Path(path).read_bytes()
         Path(path).unlink()
         if index != MISSING:
-            broken = {GARBAGE: whole[:40] + b"no picture", CUT: whole[: len(whole) // 2], EMPTY: b""}
+            broken = {
+                GARBAGE: whole[:40] + b"no picture",
+                CUT: whole[: len(whole) // 2],
+                EMPTY: b"",
+            }
             Path(path).write_bytes(broken[index])
     return paths
 

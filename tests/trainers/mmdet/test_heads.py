@@ -98,7 +98,9 @@ def test_focal_giou_trains_like_the_stock_head(detector: DetectorConfig, seed: i
     ignored = (batch.weights == 0).view(3, -1).sum(1)
     assert ignored[0] > 0, "anchors between the IoU thresholds"
     assert ignored[1] == 0
-    padding = sum((SIDE // s) ** 2 - (64 // s) ** 2 for s, _ in stock.bbox_head.prior_generator.strides)
+    padding = sum(
+        (SIDE // s) ** 2 - (64 // s) ** 2 for s, _ in stock.bbox_head.prior_generator.strides
+    )
     assert ignored[2] > stock.bbox_head.num_base_priors * padding
 
 

@@ -1,0 +1,136 @@
+"""What can be known before a trial is spent."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+
+from paploss.configs import find
+from paploss.errors import BadConfig, BadData
+from paploss.files import read_yaml
+from search.config import SearchConfig
+from search.run.load import split_config
+from search.run.preflight import check_before_trials
+from trainers.datasets.coco import load_data
+from trainers.datasets.shapes import draw_shapes
+
+CONFIG = SearchConfig(name="one", algorithm={"rounds": 2, "samples": 3})
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shapes")
+    draw_shapes(folder, train=4, val=2, test=2, size=64)
+    return folder
+
+
+@pytest.fixture
+def check(drawn):
+    """Checks a task with some of its sections replaced; the lines that a user sees."""
+
+    def run(**sections):
+        values = {
+            "name": "one",
+            "detector": read_yaml(find("detectors", "retinanet_r18_small")),
+            "data": load_data(drawn / "dataset.yaml").model_dump(mode="json"),
+            "criterion": {"type": "parameterized_ap", "segments": 4},
+            "schedule": {"image_size": [64, 64]},
+        }
+        _, task = split_config({**values, **sections}, "test")
+        return list(check_before_trials(CONFIG, task))
+
+    return run
+
+
+def detector_with(change):
+    values = copy.deepcopy(read_yaml(find("detectors", "retinanet_r18_small")))
+    change(values["model"])
+    return values
+
+
+def test_a_sound_task_is_described(check):
+    lines = check()
+    assert lines[0].startswith("shapes: 3 classes")
+    # 5 curves of 3 inner points with x and y, and the gradient scale.
+    assert lines[-1].endswith("31 coordinates, 2 rounds of 3 trials")
+
+
+def test_checking_leaves_nothing_behind(check, drawn, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(drawn.rglob("*"))
+    check()
+    assert list(tmp_path.iterdir()) == []
+    assert sorted(drawn.rglob("*")) == before
+
+
+def test_data_are_checked_first(check, drawn):
+    data = load_data(drawn / "dataset.yaml").model_dump(mode="json")
+    data["val"]["annotations"] = str(drawn / "nothing.json")
+    broken = detector_with(lambda model: model["neck"].update(type="NoNeck"))
+    with pytest.raises(BadData, match=r"nothing\.json"):
+        check(data=data, detector=broken)
+
+
+def test_images_in_two_splits(check, drawn):
+    data = load_data(drawn / "dataset.yaml").model_dump(mode="json")
+    with pytest.raises(BadData, match="val shares images with train"):
+        check(data={**data, "val": data["train"]})
+
+
+def test_classes_of_another_data_set(check, drawn):
+    data = load_data(drawn / "dataset.yaml").model_dump(mode="json")
+    with pytest.raises(BadData, match=r"'star'.* only in `classes`"):
+        check(data={**data, "classes": ["square", "circle", "star"]})
+
+
+def test_no_image_left_to_train_on(check, drawn, tmp_path):
+    coco = json.loads((drawn / "train.json").read_text())
+    for annotation in coco["annotations"]:
+        annotation["iscrowd"] = 1
+    (tmp_path / "train.json").write_text(json.dumps(coco))
+    data = load_data(drawn / "dataset.yaml").model_dump(mode="json")
+    data["train"]["annotations"] = str(tmp_path / "train.json")
+    with pytest.raises(BadData, match="none of the 4 images of .* is left after filtering"):
+        check(data=data)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda model: model["backbone"].update(type="ResNot"), "ResNot"),
+        (lambda model: model["backbone"].update(deptt=18), "deptt"),
+        (lambda model: model["bbox_head"].update(type="YOLOHead"), "YOLOHead"),
+        (lambda model: model["bbox_head"]["loss_cls"].update(use_sigmoid=False), "use_sigmoid"),
+        (lambda model: model.pop("bbox_head"), "bbox_head"),
+    ],
+    ids=["unknown part", "unknown argument", "unknown head", "softmax scores", "no head"],
+)
+def test_a_detector_that_cannot_be_built(check, change, said):
+    with pytest.raises(BadConfig, match=rf"^detector retinanet_r18_small.*{said}") as error:
+        check(detector=detector_with(change))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("baseline", "said"),
+    [({"type": "focal"}, "unknown criterion 'focal'"), ({"type": "focal_giou", "gama": 2}, "gama")],
+)
+def test_a_baseline_that_cannot_be_built(check, baseline, said):
+    with pytest.raises(BadConfig, match=said) as error:
+        check(baseline=baseline)
+    # It is not the detector that has to be mended.
+    assert "Check the `model` section of the detector's file" not in str(error.value)
+
+
+def test_a_head_that_ignores_its_criterion_is_found_before_a_trial(check, monkeypatch):
+    from trainers.mmdet.heads import CriterionRetinaHead
+
+    def loss_by_feat(self, cls_scores, bbox_preds, *rest):
+        losses = original(self, cls_scores, bbox_preds, *rest)
+        return {name: 0.5 * value for name, value in losses.items()}
+
+    original = CriterionRetinaHead.loss_by_feat
+    monkeypatch.setattr(CriterionRetinaHead, "loss_by_feat", loss_by_feat)
+    with pytest.raises(BadConfig, match="trains on something else than its theta"):
+        check()

@@ -1,0 +1,124 @@
+"""What is settled with Ray before and around a session, as far as no cluster is needed."""
+
+import contextlib
+import os
+import stat
+
+import pytest
+
+from paploss.errors import NotEnoughResources
+from search.config import ResourcesConfig
+from search.run.tune import _make_token, check_resources
+
+
+def node(cpus, gpus=0.0):
+    """As ray.nodes() describes one; resources that a node lacks are absent."""
+    resources = {"CPU": float(cpus), "memory": 1e9, "node:10.0.0.1": 1.0}
+    return resources | ({"GPU": float(gpus)} if gpus else {})
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "nodes", "slots"),
+    [
+        (1, 0, [node(2)], 2),
+        (2, 0, [node(7)], 3),
+        (0.5, 0, [node(2)], 4),
+        (1, 0, [node(2), node(3)], 5),
+        (3, 0, [node(4), node(4)], 2),  # 8 CPUs are two trials, as none spans nodes
+        (1, 1, [node(16, 2)], 2),
+        (8, 1, [node(16, 4)], 2),
+        (1, 0.5, [node(16, 1)], 2),
+        (1, 1, [node(16), node(4, 1)], 1),  # the head node of a cluster has no GPU
+        (4, 2, [node(2, 8), node(8, 2)], 1),
+    ],
+)
+def test_slots_are_counted_node_by_node(cpus, gpus, nodes, slots):
+    resources = ResourcesConfig(cpus_per_trial=cpus, gpus_per_trial=gpus)
+    assert check_resources(resources, nodes) == slots
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "nodes"),
+    [
+        (64, 0, [node(2)]),
+        (1, 1, [node(64)]),
+        (3, 0, [node(2), node(2)]),  # 4 CPUs in all, but none of them has 3
+        (1, 4, [node(8, 2), node(8, 2)]),
+        (4, 1, [node(8), node(2, 1)]),  # each is enough in one thing
+        (1, 0, []),
+    ],
+)
+def test_what_no_node_can_ever_give(cpus, gpus, nodes):
+    resources = ResourcesConfig(cpus_per_trial=cpus, gpus_per_trial=gpus)
+    with pytest.raises(NotEnoughResources, match=f"asks for {cpus} CPUs and {gpus} GPUs") as error:
+        check_resources(resources, nodes)
+    assert f"largest of the cluster's {len(nodes)} nodes" in str(error.value)
+    assert "resources.cpus_per_trial" in str(error.value)
+
+
+def test_the_message_has_the_most_of_each():
+    resources = ResourcesConfig(cpus_per_trial=4, gpus_per_trial=1)
+    with pytest.raises(NotEnoughResources, match="has 8 CPUs and 1 GPUs"):
+        check_resources(resources, [node(8), node(2, 1)])
+
+
+# --- Ray's token --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
+    return tmp_path
+
+
+@contextlib.contextmanager
+def umask(mask):
+    old = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(old)
+
+
+def mode(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o022, 0o077])
+def test_the_token_is_for_its_owner_alone(home, mask):
+    with umask(mask):
+        _make_token()
+    token = home / ".ray" / "auth_token"
+    assert mode(token) == 0o600
+    assert mode(token.parent) == 0o700
+    assert len(token.read_text()) == 64  # 32 random bytes, as hexadecimal digits
+    assert int(token.read_text(), 16)
+
+
+def test_two_users_have_two_tokens(tmp_path, home, monkeypatch):
+    _make_token()
+    monkeypatch.setenv("HOME", str(tmp_path / "other"))
+    _make_token()
+    one, other = (h / ".ray" / "auth_token" for h in (tmp_path, tmp_path / "other"))
+    assert one.read_text() != other.read_text()
+
+
+def test_a_token_that_is_there_is_kept(home):
+    (home / ".ray").mkdir()
+    (home / ".ray" / "auth_token").write_text("mine")
+    _make_token()
+    assert (home / ".ray" / "auth_token").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"])
+def test_a_token_from_elsewhere_is_enough(home, monkeypatch, name):
+    monkeypatch.setenv(name, "somewhere")
+    _make_token()
+    assert list(home.iterdir()) == []
+
+
+def test_every_cluster_is_asked_for_a_token():
+    # Set when search.run.tune was imported, before Ray read it.
+    assert os.environ["RAY_AUTH_MODE"] in ("token", "disabled")

@@ -1,0 +1,57 @@
+"""The search's settings: the paper's by default, and nothing out of range."""
+
+import pytest
+
+from paploss.errors import BadConfig
+from paploss.strict import parse
+from search.config import SearchConfig
+
+
+def test_the_defaults_are_the_papers():
+    config = SearchConfig(name="x")
+    algorithm = config.algorithm
+    assert (algorithm.type, algorithm.rounds, algorithm.samples) == ("ppo2", 40, 8)
+    assert (algorithm.sigma, algorithm.clip) == (0.2, 0.1)
+    assert (algorithm.learning_rate, algorithm.steps) == (0.01, 100)
+
+
+def test_settings_do_not_change_once_made():
+    config = SearchConfig(name="x")
+    with pytest.raises(ValueError, match="frozen"):
+        config.seed = 1
+
+
+def test_a_search_survives_its_own_file():
+    config = SearchConfig(name="x", seed=2**32 - 1, algorithm={"sigma": 1}, final={"repeats": 1})
+    assert SearchConfig.model_validate(config.model_dump(mode="json")) == config
+
+
+@pytest.mark.parametrize("name", ["a", "Shapes-2.1_b", "0", "x" * 80])
+def test_names_that_make_a_folder(name):
+    assert SearchConfig(name=name).name == name
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("name", ""), ("name", "a/b"), ("name", ".."), ("name", "-x"), ("name", "x" * 81),
+        ("name", "a b"), ("seed", -1), ("seed", 2**32), ("seed", 1.5), ("seed", "one"),
+        ("algorithm.rounds", 0), ("algorithm.samples", 1), ("algorithm.sigma", 0),
+        ("algorithm.sigma", 1.01), ("algorithm.sigma", float("nan")), ("algorithm.clip", 0),
+        ("algorithm.clip", 1), ("algorithm.learning_rate", 0), ("algorithm.steps", 0),
+        ("algorithm.type", "sgd"), ("final.candidates", 0), ("final.repeats", 0),
+        ("resources.cpus_per_trial", 0), ("resources.gpus_per_trial", -1),
+        ("resources.cpus_per_trial", float("inf")), ("resources.stall_minutes", 0),
+        ("resources.pending_minutes", 0), ("resources.reuse_actors", "perhaps"),
+    ],
+)  # fmt: skip
+def test_out_of_range(key, value):
+    values = {"name": "x"}
+    section, _, field = key.rpartition(".")
+    if section:
+        values[section] = {field: value}
+    else:
+        values[field] = value
+    with pytest.raises(BadConfig, match=rf"^search\.yaml:\n  {key}: got ") as error:
+        parse(SearchConfig, values, "search.yaml")
+    assert str(error.value).count("\n") == 1

@@ -1,0 +1,232 @@
+"""Whole trials, real ones, on a tiny detector."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from loss import CURVES
+from trainers.config import parameterization
+from trainers.datasets.coco import DataConfig
+from trainers.mmdet.heads import CriterionRetinaHead
+from trainers.mmdet.training import build_runner
+from trainers.trial import TrialResult, TrialSpec, run_trial
+
+MakeSpec = Callable[..., TrialSpec]
+BASELINE = {"criterion": {"type": "focal_giou", "giou_weight": 2.0}, "theta": None}
+LONG = {"epochs": 20, "batch_size": 1, "warmup_iterations": 0}
+"""320 iterations: more than any test lets happen."""
+
+
+def without_times(result: TrialResult) -> TrialResult:
+    return result.model_copy(update={"timing": {}})
+
+
+def weights(spec: TrialSpec, folder: Path, *, trained: bool = True) -> dict[str, torch.Tensor]:
+    """All of the detector's numbers, after its training or where it begins."""
+    runner = build_runner(spec, folder, [])
+    if trained:
+        runner.train()
+    else:
+        runner._init_model_weights()
+    return dict(runner.model.state_dict())
+
+
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    assert one.keys() == other.keys()
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.slow
+def test_a_trial_repeats_itself_to_the_last_digit(
+    make_spec: MakeSpec, shapes: DataConfig, tmp_path: Path
+) -> None:
+    # Scored on its training images, so that so short a training finds something.
+    data = shapes.model_copy(update={"val": shapes.train})
+    schedule = {"epochs": 20, "learning_rate": 0.01}
+    spec = make_spec(data=data, schedule=schedule, evaluate=("val", "test"))
+    first = run_trial(spec, tmp_path / "first")
+    torch.rand(5)  # whatever happens in between
+    second = run_trial(spec, tmp_path / "second")
+    other = run_trial(spec.model_copy(update={"seed": 2}), tmp_path / "other")
+
+    assert first.status == "ok"
+    assert first.error is None
+    assert first.val is not None
+    assert first.reward == first.val["AP"] > 0.005
+    assert without_times(first) == without_times(second)
+    assert first.test != first.val
+    assert first.iterations == 20 * 16 / 4
+    assert set(first.timing) == {"setup", "train", "evaluate"}
+    assert all(seconds > 0 for seconds in first.timing.values())
+
+    assert other.fingerprint == first.fingerprint
+    assert other.val != first.val
+
+
+@pytest.mark.parametrize("changes", [{}, BASELINE], ids=["theta", "baseline"])
+def test_weights_repeat_themselves_to_the_last_bit(
+    make_spec: MakeSpec, tmp_path: Path, changes: Any
+) -> None:
+    first, second, other = (
+        weights(make_spec(**changes, seed=seed), tmp_path / str(index))
+        for index, seed in enumerate((1, 1, 2))
+    )
+    assert equal(first, second)
+    assert not equal(first, other)
+
+
+def test_theta_is_trained_on(make_spec: MakeSpec, theta: tuple[float, ...], tmp_path: Path) -> None:
+    """All else equal, another gradient scale gives another detector."""
+    other = (*theta[:-1], theta[-1] - 0.2)
+    one, two = (weights(make_spec(theta=each), tmp_path / str(each[-1])) for each in (theta, other))
+    assert not equal(one, two)
+
+
+def test_all_candidates_of_a_seed_start_alike(make_spec: MakeSpec, tmp_path: Path) -> None:
+    one, two, other = (
+        weights(spec, tmp_path / str(index), trained=False)
+        for index, spec in enumerate((make_spec(), make_spec(**BASELINE), make_spec(seed=2)))
+    )
+    assert equal(one, two)
+    assert not equal(one, other)
+
+
+def test_no_reward_sees_the_test_split(
+    make_spec: MakeSpec, copy_data: Callable[[Path], DataConfig], tmp_path: Path
+) -> None:
+    data = copy_data(tmp_path / "data")
+    data.test.annotations.unlink()
+    result = run_trial(make_spec(data=data), tmp_path / "trial")
+    assert result.status == "ok"
+    assert result.test is None
+
+
+@pytest.mark.parametrize("changes", [{}, BASELINE], ids=["theta", "baseline"])
+def test_bfloat16_trains_without_a_gpu(make_spec: MakeSpec, tmp_path: Path, changes: Any) -> None:
+    spec = make_spec(**changes, schedule={"amp": True})
+    result = run_trial(spec, tmp_path / "trial")
+    assert result.error is None
+    assert result.status == "ok"
+    other = make_spec(**changes)
+    assert result.fingerprint == run_trial(other, tmp_path / "other").fingerprint
+    assert not equal(weights(spec, tmp_path / "amp"), weights(other, tmp_path / "full"))
+
+
+@pytest.mark.parametrize("changes", [{}, BASELINE], ids=["theta", "baseline"])
+def test_a_nan_loss_ends_a_trial_early(make_spec: MakeSpec, tmp_path: Path, changes: Any) -> None:
+    """A step of this size overflows the weights, and the loss is NaN from then on."""
+    result = run_trial(
+        make_spec(**changes, schedule=LONG | {"learning_rate": 1e30}), tmp_path / "trial"
+    )
+    assert result.status == "diverged"
+    assert result.reward == 0.0
+    assert result.val is None
+    assert result.error is not None
+    assert "the loss was NaN or within 1e-6 of 1 on 51 of" in result.error
+    assert 51 <= result.iterations <= 55
+    assert f"of {result.iterations} iterations" in result.error
+    assert result.fingerprint is not None
+    assert set(result.timing) == {"setup", "train"}
+
+
+def test_a_loss_stuck_at_one_ends_a_trial_early(
+    make_spec: MakeSpec, theta: tuple[float, ...], tmp_path: Path
+) -> None:
+    """I1 = I3 = 0 below 1: no box is worth anything, and the loss is 1 without a gradient."""
+    stuck = list(theta)
+    names = parameterization({"type": "parameterized_ap"}).names
+    for index, name in enumerate(names):
+        curve, _, point = name.partition(".")
+        if curve in ("I1", "I3"):
+            stuck[index] = 1.0 if point.startswith("x") else 0.0
+    assert {"I1", "I3"} < set(CURVES)
+    result = run_trial(make_spec(theta=stuck, schedule=LONG), tmp_path / "trial")
+    assert result.status == "diverged"
+    assert result.reward == 0.0
+    assert result.iterations == 51
+    assert result.error == "the loss was NaN or within 1e-6 of 1 on 51 of 51 iterations"
+
+
+def test_a_short_trial_may_diverge_too(make_spec: MakeSpec, tmp_path: Path) -> None:
+    schedule = {"learning_rate": 1e30, "warmup_iterations": 0}
+    result = run_trial(make_spec(schedule=schedule), tmp_path / "trial")
+    assert result.status == "diverged"
+    assert result.reward == 0.0
+    assert result.iterations == 4
+    assert result.error == "the loss was nan on the last of 4 iterations"
+
+
+class ForgetsTheScale(CriterionRetinaHead):
+    def __init__(self, *args: Any, criterion: dict[str, Any], **kwargs: Any) -> None:
+        super().__init__(*args, criterion=criterion | {"gradient_scale": 1.0}, **kwargs)
+
+
+def test_a_trial_is_not_trained_on_something_else(
+    make_spec: MakeSpec, use_head: Callable[[type], None], tmp_path: Path
+) -> None:
+    use_head(ForgetsTheScale)
+    result = run_trial(make_spec(), tmp_path / "trial")
+    assert result.status == "failed"
+    assert result.reward is None
+    assert result.error is not None
+    assert result.error.startswith("ThetaNotApplied: the head trains on something else")
+    assert result.iterations == 0
+
+
+def test_an_exception_becomes_one_line(
+    make_spec: MakeSpec, copy_data: Callable[[Path], DataConfig], tmp_path: Path
+) -> None:
+    data = copy_data(tmp_path / "data")
+    data.train.annotations.unlink()
+    result = run_trial(make_spec(data=data), tmp_path / "trial")
+    assert result == TrialResult(status="failed", error=result.error)
+    assert result.error is not None
+    assert "train.json" in result.error
+    assert "\n" not in result.error
+    assert "Traceback" in (tmp_path / "trial" / "error.txt").read_text()
+
+
+def test_progress_is_told_all_the_way(make_spec: MakeSpec, tmp_path: Path) -> None:
+    calls: list[None] = []
+    spec = make_spec(evaluate=("val", "test"))
+    result = run_trial(spec, tmp_path / "trial", lambda: calls.append(None))
+    # 4 iterations, and two splits of 8 images in batches of 4.
+    assert result.iterations == 4
+    assert len(calls) >= 4 + 2 + 2
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_trial_uses_the_threads_it_has(make_spec: MakeSpec, tmp_path: Path, threads: int) -> None:
+    seen = []
+
+    def look() -> None:
+        seen.append(torch.get_num_threads())
+        raise RuntimeError("seen enough")
+
+    result = run_trial(make_spec(threads=threads), tmp_path / "trial", look)
+    torch.set_num_threads(1)
+    assert result.error == "RuntimeError: seen enough"
+    assert seen == [threads]
+
+
+def test_weights_of_trials_are_not_kept(make_spec: MakeSpec, tmp_path: Path) -> None:
+    run_trial(make_spec(), tmp_path / "trial")
+    files = [path for path in (tmp_path / "trial").rglob("*") if path.is_file()]
+    assert files, "there is a log"
+    assert sum(path.stat().st_size for path in files) < 1e5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [{}, BASELINE], ids=["theta", "baseline"])
+def test_a_detector_learns_its_training_images(
+    make_spec: MakeSpec, shapes: DataConfig, tmp_path: Path, changes: Any
+) -> None:
+    """Boxes, labels, flips and scores fit together, or it could not."""
+    data = shapes.model_copy(update={"val": shapes.train})
+    schedule = {"epochs": 60, "learning_rate": 0.01, "warmup_iterations": 10}
+    result = run_trial(make_spec(**changes, data=data, schedule=schedule), tmp_path / "trial")
+    assert result.reward is not None
+    assert result.reward > 0.2

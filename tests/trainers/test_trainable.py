@@ -1,0 +1,158 @@
+"""The Ray actor: what trial a Tune config asks for, and the record that it gives."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+
+from paploss.files import write_yaml
+from trainers.config import TaskConfig, parameterization
+from trainers.trainable import TrialTrainable, trial_spec
+from trainers.trial import TrialResult
+from trainers.worker import WorkerLost
+
+NAMES = parameterization({"type": "parameterized_ap"}).names
+
+# The fields of a journal record that the actor knows; the searcher adds the rest.
+FIELDS = {
+    "status", "reward", "val", "test", "fingerprint", "iterations", "timing", "skipped_images",
+    "error", "seconds", "started", "finished", "trial_dir", "node", "pid", "cpus", "gpus",
+    "control_points", "gradient_scale",
+}  # fmt: skip
+
+
+@pytest.fixture
+def search(task: TaskConfig) -> dict[str, Any]:
+    """A search as its config.yaml holds it."""
+    resources = {"cpus_per_trial": 1.0, "gpus_per_trial": 0.0, "stall_minutes": 1.0}
+    return {**task.model_dump(mode="json"), "resources": resources}
+
+
+def config(theta: Any = (), **changes: Any) -> dict[str, Any]:
+    """A trial as Tune asks for it."""
+    key = {"phase": "search", "round": 2, "slot": 5, "repeat": 0}
+    return {**key, "seed": 11, "theta": dict(zip(NAMES, theta, strict=bool(theta))), **changes}
+
+
+def test_a_theta_is_trained_with_the_searched_family(
+    search: dict[str, Any], theta: tuple[float, ...]
+) -> None:
+    spec = trial_spec(search, config(theta))
+    assert spec.theta == theta
+    assert spec.criterion == search["criterion"]
+    assert spec.seed == 11
+    assert spec.schedule.model_dump(mode="json") == search["schedule"]
+
+
+def test_no_theta_is_the_baseline(search: dict[str, Any]) -> None:
+    spec = trial_spec(search, config(phase="baseline"))
+    assert spec.theta is None
+    assert spec.criterion_settings == search["baseline"]
+
+
+def test_only_search_trials_never_see_the_test_split(
+    search: dict[str, Any], theta: tuple[float, ...]
+) -> None:
+    splits = {
+        phase: trial_spec(search, config(theta, phase=phase)).evaluate
+        for phase in ("baseline", "start", "search", "final")
+    }
+    assert splits.pop("search") == ("val",)
+    assert set(splits.values()) == {("val", "test")}
+
+
+@pytest.mark.parametrize(
+    ("resources", "device", "threads"),
+    [
+        ({"cpus_per_trial": 1.0, "gpus_per_trial": 0.0}, "cpu", 1),
+        ({"cpus_per_trial": 0.5, "gpus_per_trial": 0.0}, "cpu", 1),
+        ({"cpus_per_trial": 4.0, "gpus_per_trial": 0.0}, "cpu", 4),
+        ({"cpus_per_trial": 2.0, "gpus_per_trial": 0.25}, "cuda", 2),
+    ],
+)
+def test_a_trial_uses_what_it_holds(
+    search: dict[str, Any], resources: dict[str, float], device: str, threads: int
+) -> None:
+    search["resources"].update(resources)
+    spec = trial_spec(search, config())
+    assert (spec.device, spec.threads) == (device, threads)
+
+
+@pytest.fixture
+def actor(tmp_path: Path, search: dict[str, Any]) -> Iterator[Callable[..., TrialTrainable]]:
+    """`actor("trial-name", config)`: the actor as Ray sets it up, or reset to the next trial."""
+    write_yaml(tmp_path / "config.yaml", search)
+    actors: list[TrialTrainable] = []
+
+    def make(name: str, config: dict[str, Any]) -> TrialTrainable:
+        settings = config | {
+            "experiment": str(tmp_path),
+            "__trial_info__": SimpleNamespace(trial_name=name, trial_id=name),
+        }
+        if actors:
+            assert actors[0].reset(settings)
+        else:
+            actors.append(TrialTrainable(settings))
+        return actors[0]
+
+    yield make
+    for each in actors:
+        each.stop()
+
+
+@pytest.mark.slow
+def test_a_record_says_all_of_a_trial(
+    actor: Callable[..., TrialTrainable], tmp_path: Path, theta: tuple[float, ...]
+) -> None:
+    before = time.time()
+    reported = actor("search-002-05-0", config(theta)).train()
+    record = json.loads(reported["record"])
+
+    assert set(record) == FIELDS
+    assert reported["done"] is True
+    assert (
+        TrialResult.model_validate({name: record[name] for name in TrialResult.model_fields}).status
+        == "ok"
+    )
+    assert record["error"] is None
+    assert record["test"] is None
+    assert list(record["control_points"]) == ["H2", "I2", "I3", "I1", "H1"]
+    assert all(len(points) == 6 for points in record["control_points"].values())
+    assert record["gradient_scale"] == pytest.approx(10 ** (2 * theta[-1] - 1))
+    assert record["trial_dir"] == "search-002-05-0"
+    assert "Epoch(train)" in (tmp_path / "search-002-05-0" / "train.log").read_text()
+    assert before <= record["started"] < record["finished"] <= time.time()
+    assert record["seconds"] == pytest.approx(record["finished"] - record["started"])
+    assert sum(record["timing"].values()) < record["seconds"]
+    assert (record["cpus"], record["gpus"]) == (1.0, 0.0)
+    # What Tune and TensorBoard show beside it.
+    assert reported["val_AP"] == record["val"]["AP"] == reported["reward"]
+    assert not any(name.startswith("test_") for name in reported)
+
+    # The same actor again, for the baseline.
+    reported = actor("baseline-000-00-1", config(phase="baseline", repeat=1)).train()
+    baseline = json.loads(reported["record"])
+    assert baseline["status"] == "ok"
+    assert baseline["trial_dir"] == "baseline-000-00-1"
+    assert baseline["control_points"] is baseline["gradient_scale"] is None
+    assert baseline["fingerprint"] != record["fingerprint"]
+    assert reported["test_AP"] == baseline["test"]["AP"]
+    assert baseline["pid"] == record["pid"]
+
+
+@pytest.mark.slow
+def test_a_lost_process_is_an_error_for_ray(
+    actor: Callable[..., TrialTrainable],
+    capsys: pytest.CaptureFixture[str],
+    theta: tuple[float, ...],
+) -> None:
+    trainable = actor("search-002-05-0", config(theta))
+    psutil.Process(trainable._process.pid).kill()
+    with pytest.raises(WorkerLost):
+        trainable.train()
+    assert "trial search-002-05-0: WorkerLost: the training server" in capsys.readouterr().out
