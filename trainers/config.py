@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from loss import criterion_type
+from loss import build_criterion, criterion_type
 from loss.criterion import Parameterization
 from paploss.strict import StrictModel
 from trainers.datasets.coco import DataConfig
@@ -68,7 +68,7 @@ class TaskConfig(StrictModel):
     @field_validator("criterion", "baseline")
     @classmethod
     def _has_type(cls, settings: dict[str, Any]) -> dict[str, Any]:
-        if "type" not in settings:
+        if not isinstance(settings.get("type"), str):
             raise ValueError("expected a criterion with its `type`, such as parameterized_ap")
         return settings
 
@@ -76,6 +76,12 @@ class TaskConfig(StrictModel):
     @classmethod
     def _is_searchable(cls, settings: dict[str, Any]) -> dict[str, Any]:
         parameterization(settings)
+        return settings
+
+    @field_validator("baseline")
+    @classmethod
+    def _can_be_built(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        build_criterion(settings)
         return settings
 
 

@@ -8,6 +8,7 @@ closed it or died, the server kills its child and ends too.
 """
 
 import contextlib
+import ctypes
 import json
 import os
 import select
@@ -15,6 +16,8 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ from trainers.trial import TrialResult, TrialSpec, run_trial
 _PROGRESS_SECONDS = 1.0
 _POLL_SECONDS = 0.05
 _START_SECONDS = 300.0
+_PR_SET_PDEATHSIG = 1
 
 
 class WorkerLost(Exception):
@@ -62,12 +66,14 @@ class TrialProcess:
         Raises:
             WorkerLost: no progress for `stall_seconds`, or the server itself is gone.
         """
+        # The server has a working directory of its own.
+        folder = folder.absolute()
         request = json.dumps({"spec": spec.model_dump(mode="json"), "folder": str(folder)})
         assert self._server.stdin is not None
         try:
             self._server.stdin.write(request.encode() + b"\n")
             self._server.stdin.flush()
-        except OSError as error:
+        except (OSError, ValueError) as error:  # a broken pipe, or one closed here
             raise WorkerLost("the training server has ended.") from error
         result = None
         while "exit" not in (event := self._next_event(stall_seconds)):
@@ -135,20 +141,33 @@ def _wait(child: int) -> int | None:
     while True:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
+            _kill(os.killpg, child)  # what it started may outlive it
             return status
         ready, _, _ = select.select([sys.stdin], [], [], _POLL_SECONDS)
         # Nothing is sent while a trial runs, so readable means closed.
         if ready:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child, signal.SIGKILL)
+            _kill(os.killpg, child)
+            _kill(os.kill, child)  # just forked, it has no group of its own yet
             os.waitpid(child, 0)
             return None
+
+
+def _kill(kill: Callable[[int, int], None], process: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        kill(process, signal.SIGKILL)
+
+
+def _die_with_server() -> None:
+    """Where the system is Linux; elsewhere a trial whose server is killed trains on unseen."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _run_child(request: dict[str, Any], events: int) -> None:
     """One trial; never returns."""
     code = 1
     try:
+        _die_with_server()
         os.setsid()  # its own group, so that its data loaders die with it
         folder = Path(request["folder"])
         folder.mkdir(parents=True, exist_ok=True)
@@ -166,6 +185,8 @@ def _run_child(request: dict[str, Any], events: int) -> None:
         result = run_trial(TrialSpec.model_validate(request["spec"]), folder, progress)
         _send(events, {"result": result.model_dump(mode="json")})
         code = 0
+    except BaseException:
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

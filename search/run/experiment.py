@@ -42,13 +42,13 @@ def create_experiment(config: SearchConfig, task: TaskConfig) -> Path:
         BadExperiment: it exists, or storage cannot be written.
     """
     experiment = (config.storage / config.name).absolute()
-    if experiment.exists() and any(experiment.iterdir()):
-        raise BadExperiment(
-            f"the experiment {experiment} exists already. Continue it with `paploss resume "
-            f"{experiment}`, or give this search another name with `--set name=...`."
-        )
     try:
         experiment.mkdir(parents=True, exist_ok=True)
+        if any(experiment.iterdir()):
+            raise BadExperiment(
+                f"the experiment {experiment} exists already. Continue it with `paploss resume "
+                f"{experiment}`, or give this search another name with `--set name=...`."
+            )
         write_yaml(experiment / "config.yaml", _dump(config, task))
     except OSError as error:
         raise BadExperiment(

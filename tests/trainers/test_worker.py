@@ -41,6 +41,8 @@ if "trainers.worker" in sys.orig_argv:
         (folder / "pid.txt").write_text(str(os.getpid()))
         if fault == "exit":
             os._exit(3)
+        if fault == "leave":
+            sys.exit("enough")
         if fault == "segfault":
             ctypes.string_at(0)
         if fault == "hang":
@@ -199,7 +201,7 @@ def test_a_death_is_told_and_the_next_trial_runs(
     assert result == TrialResult(status="failed", error=result.error)
     assert result.error is not None
     assert message in result.error
-    assert members(wait_for(tmp_path / fault / "pid.txt")) == []
+    assert gone(members(wait_for(tmp_path / fault / "pid.txt")), 1)
 
     following = server.run(spec, tmp_path / "next", 60)
     assert following.error is None
@@ -238,6 +240,24 @@ def test_an_exception_is_a_result(
 
 
 @pytest.mark.slow
+def test_a_trial_that_leaves_early_says_why_in_its_log(
+    server: TrialProcess, make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    result = server.run(make_spec(), tmp_path / "leave", 60)
+    assert result.error == "the trial's process ended with exit code 1 before it had a result."
+    assert "SystemExit: enough" in (tmp_path / "leave" / "train.log").read_text()
+
+
+@pytest.mark.slow
+def test_a_folder_is_meant_from_here(
+    server: TrialProcess, make_spec: MakeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert server.run(make_spec(), Path("some") / "where", 60).status == "ok"
+    assert (tmp_path / "some" / "where" / "train.log").is_file()
+
+
+@pytest.mark.slow
 def test_processes_that_load_images_report_and_end_with_their_trial(
     server: TrialProcess,
     make_spec: MakeSpec,
@@ -252,7 +272,7 @@ def test_processes_that_load_images_report_and_end_with_their_trial(
     result = server.run(spec, tmp_path / "trial", 60)
     assert result.error is None
     assert set(result.skipped_images) == broken
-    assert members(wait_for(tmp_path / "trial" / "pid.txt")) == []
+    assert gone(members(wait_for(tmp_path / "trial" / "pid.txt")), 1)
 
 
 @pytest.mark.slow
