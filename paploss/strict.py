@@ -51,7 +51,10 @@ def _describe(problem: Any, model: type[BaseModel]) -> str:
     if problem["type"] == "missing":
         return f"{name}: missing; it has to be given."
     message = problem["msg"].removeprefix("Value error, ")
-    return f"{name or 'settings'}: got {problem['input']!r}; {message[0].lower()}{message[1:]}."
+    first = message.split()[0]
+    if first == first.capitalize():  # a name such as RetinaNet keeps its capitals
+        message = message[0].lower() + message[1:]
+    return f"{name or 'settings'}: got {problem['input']!r}; {message.rstrip('.')}."
 
 
 def _fields_at(model: Any, path: list[Any]) -> Iterator[str]:

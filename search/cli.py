@@ -121,10 +121,13 @@ def train(
 ) -> None:
     """Train a detector in full with the loss of TRAINING_YAML, and score it."""
     from search.run.load import parse_overrides
+    from trainers.datasets.check import check_dataset
     from trainers.export import read_training_yaml
     from trainers.retrain import retrain
 
     config = read_training_yaml(training_yaml, parse_overrides(overrides or []))
+    for line in check_dataset(config.data).lines():
+        typer.echo(line, err=True)
     folder = out or training_yaml.with_suffix("").absolute().parent / "training"
     results = retrain(config, folder, resume=resume, device=device)
     for split in ("val", "test"):

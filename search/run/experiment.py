@@ -156,7 +156,8 @@ def export_training(experiment: Path, out: Path, trial: str | None = None) -> No
     """Write a training YAML: of the winner, or of the trial with the key `trial`.
 
     Raises:
-        BadExperiment: no experiment, nothing to export yet, or no such trial.
+        BadExperiment: no experiment, nothing to export yet, no such trial, or `out` cannot be
+            written.
     """
     config, task = open_experiment(experiment)
     history = load_history(experiment)
@@ -171,7 +172,12 @@ def export_training(experiment: Path, out: Path, trial: str | None = None) -> No
         "configuration_hash": _hash(history.config),
         "versions": versions(),
     }
-    write_training_yaml(training_config(task, theta, seed, found_by), out)
+    try:
+        write_training_yaml(training_config(task, theta, seed, found_by), out)
+    except OSError as error:
+        raise BadExperiment(
+            f"cannot write {out}: {error.strerror}. Give another file, or make room there."
+        ) from error
 
 
 def versions() -> dict[str, str]:

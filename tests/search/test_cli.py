@@ -1,6 +1,5 @@
 """The command line: its help, its exit codes, and what becomes of errors."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -58,12 +57,13 @@ def paploss_cli(capsys, monkeypatch):
             ["ANNOTATIONS", "--out", "--val-images", "--images", "--test-annotations"],
         ),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+    ids=lambda value: "-".join(value) if isinstance(value, tuple) else "x",
 )
 def test_help_is_enough(paploss_cli, command, arguments):
     code, out, _ = paploss_cli(*command, "--help")
     assert code == 0
-    assert [name for name in arguments if name not in out] == []
+    # Whether an argument stands there as EXPERIMENT or {experiment} is typer's taste.
+    assert [name for name in arguments if name.lower() not in out.lower()] == []
 
 
 def test_help_lists_every_command(paploss_cli):
@@ -209,7 +209,5 @@ def test_the_script_is_installed_under_its_name():
     script = Path(sys.executable).parent / "paploss"
     if not script.exists():
         pytest.skip("paploss is not installed here")
-    done = subprocess.run(
-        [script, "--version"], capture_output=True, text=True, timeout=60, env={**os.environ}
-    )
+    done = subprocess.run([script, "--version"], capture_output=True, text=True, timeout=60)
     assert done.stdout == f"paploss {paploss.__version__}\n"

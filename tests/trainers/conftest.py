@@ -90,7 +90,7 @@ def make_spec(
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def task(detector: DetectorConfig, shapes: DataConfig) -> TaskConfig:
     return TaskConfig(detector=detector, data=shapes, criterion=FAMILY, schedule=SCHEDULE)
 

@@ -111,11 +111,11 @@ def test_a_task_cannot_be_changed(task: TaskConfig) -> None:
 
 @pytest.mark.parametrize("name", sorted(CRITERIA))
 def test_every_criterion_has_a_family_or_says_that_it_has_none(name: str) -> None:
-    try:
-        family = parameterization({"type": name})
-    except ValueError as error:
-        assert "has no parameters to search" in str(error)
-    else:
-        assert len(family.names) == len(family.start) == len(set(family.names)) > 0
-        assert all(0 < value < 1 for value in family.start)
-        assert family.settings(family.start)["type"] == name
+    if "parameterization" not in vars(CRITERIA[name]):
+        with pytest.raises(ValueError, match="has no parameters to search"):
+            parameterization({"type": name})
+        return
+    family = parameterization({"type": name})
+    assert len(family.names) == len(family.start) == len(set(family.names)) > 0
+    assert all(0 < value < 1 for value in family.start)
+    assert family.settings(family.start)["type"] == name

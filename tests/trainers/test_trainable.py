@@ -26,11 +26,15 @@ FIELDS = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def search(task: TaskConfig) -> dict[str, Any]:
+def as_search(task: TaskConfig) -> dict[str, Any]:
     """A search as its config.yaml holds it."""
     resources = {"cpus_per_trial": 1.0, "gpus_per_trial": 0.0, "stall_minutes": 1.0}
     return {**task.model_dump(mode="json"), "resources": resources}
+
+
+@pytest.fixture
+def search(task: TaskConfig) -> dict[str, Any]:
+    return as_search(task)
 
 
 def config(theta: Any = (), **changes: Any) -> dict[str, Any]:
@@ -83,15 +87,21 @@ def test_a_trial_uses_what_it_holds(
     assert (spec.device, spec.threads) == (device, threads)
 
 
-@pytest.fixture
-def actor(tmp_path: Path, search: dict[str, Any]) -> Iterator[Callable[..., TrialTrainable]]:
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory: pytest.TempPathFactory, task: TaskConfig) -> Path:
+    folder = tmp_path_factory.mktemp("experiment")
+    write_yaml(folder / "config.yaml", as_search(task))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def actor(experiment: Path) -> Iterator[Callable[..., TrialTrainable]]:
     """`actor("trial-name", config)`: the actor as Ray sets it up, or reset to the next trial."""
-    write_yaml(tmp_path / "config.yaml", search)
     actors: list[TrialTrainable] = []
 
     def make(name: str, config: dict[str, Any]) -> TrialTrainable:
         settings = config | {
-            "experiment": str(tmp_path),
+            "experiment": str(experiment),
             "__trial_info__": SimpleNamespace(trial_name=name, trial_id=name),
         }
         if actors:
@@ -107,7 +117,7 @@ def actor(tmp_path: Path, search: dict[str, Any]) -> Iterator[Callable[..., Tria
 
 @pytest.mark.slow
 def test_a_record_says_all_of_a_trial(
-    actor: Callable[..., TrialTrainable], tmp_path: Path, theta: tuple[float, ...]
+    actor: Callable[..., TrialTrainable], experiment: Path, theta: tuple[float, ...]
 ) -> None:
     before = time.time()
     reported = actor("search-002-05-0", config(theta)).train()
@@ -125,7 +135,7 @@ def test_a_record_says_all_of_a_trial(
     assert all(len(points) == 6 for points in record["control_points"].values())
     assert record["gradient_scale"] == pytest.approx(10 ** (2 * theta[-1] - 1))
     assert record["trial_dir"] == "search-002-05-0"
-    assert "Epoch(train)" in (tmp_path / "search-002-05-0" / "train.log").read_text()
+    assert "Epoch(train)" in (experiment / "search-002-05-0" / "train.log").read_text()
     assert before <= record["started"] < record["finished"] <= time.time()
     assert record["seconds"] == pytest.approx(record["finished"] - record["started"])
     assert sum(record["timing"].values()) < record["seconds"]
@@ -151,6 +161,7 @@ def test_a_lost_process_is_an_error_for_ray(
     capsys: pytest.CaptureFixture[str],
     theta: tuple[float, ...],
 ) -> None:
+    """The last test: its actor has no server after it."""
     trainable = actor("search-002-05-0", config(theta))
     psutil.Process(trainable._process.pid).kill()
     with pytest.raises(WorkerLost):

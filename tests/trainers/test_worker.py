@@ -91,7 +91,13 @@ def with_faults(folder: Path, patch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def server(start: Callable[[], TrialProcess]) -> TrialProcess:
-    """One server for the tests that leave it alive."""
+    """For the tests that leave it alive; a start takes seconds."""
+    return start()
+
+
+@pytest.fixture(scope="module")
+def fresh(start: Callable[[], TrialProcess]) -> TrialProcess:
+    """One that has run no trial before."""
     return start()
 
 
@@ -158,10 +164,7 @@ def test_every_trial_has_a_process_of_its_own(
 
 @pytest.mark.slow
 def test_nothing_of_a_trial_is_left_for_the_next(
-    server: TrialProcess,
-    start: Callable[[], TrialProcess],
-    make_spec: MakeSpec,
-    tmp_path: Path,
+    server: TrialProcess, fresh: TrialProcess, make_spec: MakeSpec, tmp_path: Path
 ) -> None:
     before = make_spec(
         criterion={"type": "focal_giou"}, theta=None, seed=5, threads=2,
@@ -171,15 +174,9 @@ def test_nothing_of_a_trial_is_left_for_the_next(
     spec = make_spec(evaluate=("val", "test"))
     after = server.run(spec, tmp_path / "after", 60)
 
-    alone = start()
-    first = alone.run(spec, tmp_path / "alone", 60)
-    assert after.status == first.status == "ok"
-    assert without_times(after) == without_times(first)
-
-    alone.close()
-    assert gone([alone.pid])
-    with pytest.raises(WorkerLost):
-        alone.run(spec, tmp_path / "closed", 60)
+    alone = fresh.run(spec, tmp_path / "alone", 60)
+    assert after.status == alone.status == "ok"
+    assert without_times(after) == without_times(alone)
 
 
 @pytest.mark.slow
@@ -300,10 +297,9 @@ def test_a_stall_is_noticed_and_ended(
 
 @pytest.mark.slow
 def test_closing_in_the_middle_ends_the_trial(
-    start: Callable[[], TrialProcess], make_spec: MakeSpec, tmp_path: Path
+    fresh: TrialProcess, make_spec: MakeSpec, tmp_path: Path
 ) -> None:
     """As when Ray ends an actor, or a user interrupts a script."""
-    server = start()
 
     def interrupt(*args: Any) -> None:
         raise KeyboardInterrupt
@@ -312,14 +308,16 @@ def test_closing_in_the_middle_ends_the_trial(
     signal.setitimer(signal.ITIMER_REAL, 2)
     try:
         with pytest.raises(KeyboardInterrupt):
-            server.run(make_spec(), tmp_path / "hang", 60)
+            fresh.run(make_spec(), tmp_path / "hang", 60)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, usual)
     pids = [wait_for(tmp_path / "hang" / name) for name in ("pid.txt", "helper.txt")]
     assert not gone(pids, 0)
-    server.close()
-    assert gone([server.pid, *pids])
+    fresh.close()
+    assert gone([fresh.pid, *pids])
+    with pytest.raises(WorkerLost, match="the training server has ended"):
+        fresh.run(make_spec(), tmp_path / "next", 60)
 
 
 @pytest.mark.slow
@@ -340,10 +338,12 @@ def test_a_killed_owner_leaves_no_training_behind(
 
 @pytest.mark.slow
 def test_a_killed_server_takes_its_trial_along(
-    start: Callable[[], TrialProcess], make_spec: MakeSpec, tmp_path: Path
+    server: TrialProcess, make_spec: MakeSpec, tmp_path: Path
 ) -> None:
-    """What runs without a server runs without a guard: nobody would ever end it."""
-    server = start()
+    """What runs without a server runs without a guard: nobody would ever end it.
+
+    The last test: it takes the server from the others.
+    """
     victim, trial = tmp_path / "server.txt", tmp_path / "slow" / "pid.txt"
     victim.write_text(str(server.pid))
     began = time.monotonic()

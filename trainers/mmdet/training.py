@@ -43,6 +43,7 @@ def train_and_score(spec: TrialSpec, folder: Path, progress: Callable[[], None])
     timing: dict[str, float] = {}
     hook = CollapseHook(progress)
     skipped = folder / "skipped.jsonl"
+    skipped.unlink(missing_ok=True)  # of an earlier attempt
     fingerprint, error = None, None
     scores: dict[str, dict[str, float]] = {}
     try:
@@ -59,7 +60,7 @@ def train_and_score(spec: TrialSpec, folder: Path, progress: Callable[[], None])
         error = str(end)
     return TrialResult(
         status="diverged" if error else "ok",
-        reward=0.0 if error else scores["val"]["AP"],
+        reward=0.0 if error else _reward(scores["val"]),
         **scores,
         fingerprint=fingerprint,
         iterations=hook.iterations,
@@ -78,6 +79,9 @@ def train_in_full(
         Diverged: the loss has collapsed.
     """
     hooks = {"checkpoint": {"type": "CheckpointHook", "interval": 1, "max_keep_ckpts": 2}}
+    skipped = folder / "skipped.jsonl"
+    if not resume:
+        skipped.unlink(missing_ok=True)
     watchers = [CollapseHook(lambda: None), EpochLines(say)]
     runner = build_runner(spec, folder, watchers, default_hooks=hooks, resume=resume)
     fingerprint = prove_theta(runner.model, spec)
@@ -87,8 +91,7 @@ def train_in_full(
         split: score(runner.model, build_dataset(spec, split, folder), spec.schedule.batch_size)
         for split in spec.evaluate
     }
-    skipped = read_skipped(folder / "skipped.jsonl")
-    return {**scores, "fingerprint": fingerprint, "skipped_images": skipped}
+    return {**scores, "fingerprint": fingerprint, "skipped_images": read_skipped(skipped)}
 
 
 def check_task(spec: TrialSpec) -> None:
@@ -135,6 +138,15 @@ def build_runner(spec: TrialSpec, folder: Path, hooks: list[Any], **settings: An
 def build_dataset(spec: TrialSpec, split: str, folder: Path) -> Any:
     settings = dataset_settings(spec.data, split, spec.schedule)
     return DATASETS.build({**settings, "skipped": str(folder / "skipped.jsonl")})
+
+
+def _reward(val: dict[str, float]) -> float:
+    if "AP" not in val:
+        raise ValueError(
+            "the search validation split has no readable image with ground truth, so there is no "
+            "AP; see skipped.jsonl in the trial's folder."
+        )
+    return val["AP"]
 
 
 @contextlib.contextmanager

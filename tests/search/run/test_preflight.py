@@ -2,7 +2,6 @@
 
 import copy
 import json
-from pathlib import Path
 
 import pytest
 
@@ -91,7 +90,7 @@ def test_no_image_left_to_train_on(check, drawn, tmp_path):
     (tmp_path / "train.json").write_text(json.dumps(coco))
     data = load_data(drawn / "dataset.yaml").model_dump(mode="json")
     data["train"]["annotations"] = str(tmp_path / "train.json")
-    with pytest.raises(BadData, match="none of the 4 images of .* is left after filtering"):
+    with pytest.raises(BadData, match=r"none of the 4 images of .* is left after filtering"):
         check(data=data)
 
 

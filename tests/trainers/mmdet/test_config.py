@@ -1,6 +1,7 @@
 """From settings to mmengine's parts: built for real, and asked what they do."""
 
 import copy
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ def learning_rates(schedule: ScheduleConfig, iterations: int) -> list[float]:
     rates = []
     for _ in range(iterations):
         rates.append(wrapper.param_groups[0]["lr"])
-        wrapper.optimizer.step()
+        wrapper.step()
         for scheduler in schedulers:
             scheduler.step()
     return rates
@@ -79,7 +80,7 @@ def learning_rates(schedule: ScheduleConfig, iterations: int) -> list[float]:
 def test_a_warm_up_rises_in_a_line() -> None:
     rates = learning_rates(ScheduleConfig(learning_rate=0.1, warmup_iterations=5), 10)
     assert rates[0] == pytest.approx(0.1 * 1e-3)
-    steps = [b - a for a, b in zip(rates[:4], rates[1:5], strict=True)]
+    steps = [b - a for a, b in itertools.pairwise(rates[:5])]
     assert steps == pytest.approx([steps[0]] * 4)
     assert rates[4:] == pytest.approx([0.1] * 6)
 

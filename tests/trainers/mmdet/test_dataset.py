@@ -95,6 +95,10 @@ def test_a_trial_counts_and_names_them(
     assert result.iterations == 2 * 16 / 4
     assert set(result.skipped_images) == {*damaged, str(gone)}
 
+    # A second attempt in the same folder, with the images mended, says nothing of the first.
+    mended = make_spec(data=copy_data(tmp_path / "mended"))
+    assert run_trial(mended, tmp_path / "trial").skipped_images == {}
+
 
 def test_no_training_image_can_be_read(
     make_spec: MakeSpec, copy_data: CopyData, tmp_path: Path

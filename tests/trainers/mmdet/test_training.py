@@ -94,6 +94,19 @@ def test_all_candidates_of_a_seed_start_alike(make_spec: MakeSpec, tmp_path: Pat
     assert not equal(one, other)
 
 
+def test_weights_that_no_init_cfg_names_are_the_seeds_too(
+    make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    """They come from the layers' constructors, before mmengine has seeded anything."""
+    spec = make_spec()
+    model = spec.detector.model
+    model = {**model, "bbox_head": {**model["bbox_head"], "init_cfg": None}}
+    spec = make_spec(detector=spec.detector.model_copy(update={"model": model}))
+    one = weights(spec, tmp_path / "one", trained=False)
+    torch.rand(5)
+    assert equal(one, weights(spec, tmp_path / "other", trained=False))
+
+
 def test_no_reward_sees_the_test_split(
     make_spec: MakeSpec, copy_data: Callable[[Path], DataConfig], tmp_path: Path
 ) -> None:
