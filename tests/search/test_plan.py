@@ -280,6 +280,20 @@ def test_a_cut_record_is_issued_again_with_its_theta_and_seed(tmp_path, undistur
     assert outcome(again) == undisturbed
 
 
+def test_a_record_of_another_theta_is_not_this_trials(tmp_path, undisturbed):
+    """A lost record that came out otherwise changes the rounds after it: these run again."""
+    plan = plan_in(tmp_path)
+    run(plan)
+    path = tmp_path / "journal" / "search-000-01-0.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "reward": 0.01}))
+    again = plan_in(tmp_path)
+    assert again.algorithm.round == 1
+    assert {a.key.round for a in again.open if a.key.phase == "search"} == {1}
+    run(again)
+    assert outcome(again)["algorithm"] != undisturbed["algorithm"]
+    assert outcome(plan_in(tmp_path)) == outcome(again)
+
+
 def test_foreign_files_in_the_journal_do_no_harm(tmp_path):
     plan = plan_in(tmp_path)
     run_phase(plan, "baseline")

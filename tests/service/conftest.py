@@ -70,10 +70,10 @@ class Driver:
             time.sleep(0.2)
         return self.process.returncode
 
-    def signal_all(self, number: int) -> None:
-        """As a terminal does on Ctrl-C: to every process of the session's foreground."""
+    def interrupt(self) -> None:
+        """Ctrl-C: a terminal sends it to every process in its foreground."""
         self.look()
-        os.killpg(self.process.pid, number)
+        os.killpg(self.process.pid, signal.SIGINT)
 
     def kill(self) -> None:
         """SIGKILL to the driver alone, as a lack of memory does."""
@@ -162,10 +162,20 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def start(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Driver]]:
-    """Starts a `paploss` command; whatever is left of it at the end is ended."""
+def drivers() -> Iterator[list[Driver]]:
+    """All that were started; whatever is left of them at the end is ended."""
+    started: list[Driver] = []
+    yield started
+    for driver in started:
+        driver.clean_up()
+
+
+@pytest.fixture(scope="session")
+def start(
+    drivers: list[Driver], home: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Driver]:
+    """Starts a `paploss` command."""
     logs = tmp_path_factory.mktemp("logs")
-    drivers: list[Driver] = []
     env = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "TUNE_"))}
     env |= {"HOME": str(home), "OMP_NUM_THREADS": "1", "COLUMNS": "200", "PYTHONPATH": str(ROOT)}
 

@@ -1,14 +1,17 @@
 """What is settled with Ray before and around a session, as far as no cluster is needed."""
 
 import contextlib
+import json
 import os
+import pickle
 import stat
 
 import pytest
+from ray import tune
 
 from paploss.errors import NotEnoughResources
 from search.config import ResourcesConfig
-from search.run.tune import _make_token, check_resources
+from search.run.tune import _make_token, _resume_config, check_resources
 
 
 def node(cpus, gpus=0.0):
@@ -60,6 +63,80 @@ def test_the_message_has_the_most_of_each():
     resources = ResourcesConfig(cpus_per_trial=4, gpus_per_trial=1)
     with pytest.raises(NotEnoughResources, match="has 8 CPUs and 1 GPUs"):
         check_resources(resources, [node(8), node(2, 1)])
+
+
+# --- taking up Tune's own state -----------------------------------------------------------------
+
+
+def tunes_state(folder, session, *, trials=1, finished=False):
+    """What a session of Tune leaves, by its names and as far as it is read again."""
+    run = {"trial_data": [["a", "b"]] * trials, "runner_data": {"_iteration": 3}}
+    (folder / f"experiment_state-{session}.json").write_text(json.dumps(run))
+    generator = {"counter": trials, "finished": finished}
+    (folder / f"search_gen_state-{session}.json").write_bytes(pickle.dumps(generator))
+    (folder / f"searcher-state-{session}.pkl").write_text('{"finished": 1}')
+
+
+def cut(path):
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+class Notes:
+    def __init__(self):
+        self.texts = []
+
+    def note(self, text):
+        self.texts.append(text)
+
+
+def test_a_new_experiment_has_nothing_to_take_up(tmp_path):
+    notes = Notes()
+    assert _resume_config(tmp_path, notes) is None
+    assert notes.texts == []
+
+
+def test_tune_keeps_its_trials_and_runs_none_by_itself(tmp_path):
+    tunes_state(tmp_path, "1")
+    cut(tmp_path / "experiment_state-1.json")  # an older session's no longer counts
+    tunes_state(tmp_path, "2")
+    before = sorted(tmp_path.iterdir())
+    notes = Notes()
+    config = _resume_config(tmp_path, notes)
+    skip = tune.ResumeConfig.ResumeType.SKIP
+    assert (config.finished, config.unfinished, config.errored) == (skip, skip, skip)
+    assert sorted(tmp_path.iterdir()) == before
+    assert notes.texts == []
+
+
+SPOILT = {
+    "cut": lambda folder: cut(folder / "experiment_state-2.json"),
+    "searcher's cut": lambda folder: cut(folder / "search_gen_state-2.json"),
+    "searcher's gone": lambda folder: [p.unlink() for p in folder.glob("search_gen_state-*")],
+    "empty": lambda folder: (folder / "experiment_state-2.json").write_text(""),
+    "nothing in it": lambda folder: (folder / "experiment_state-2.json").write_text("{}"),
+    # Tune would restore it, find nothing to do, and end at once.
+    "no trial": lambda folder: tunes_state(folder, "2", trials=0),
+    # The search had ended with a problem, which has been mended since.
+    "finished": lambda folder: tunes_state(folder, "2", finished=True),
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILT.values(), ids=SPOILT)
+def test_a_state_that_tune_cannot_use_is_put_aside(tmp_path, spoil):
+    tunes_state(tmp_path, "1")
+    tunes_state(tmp_path, "2")
+    spoil(tmp_path)
+    (tmp_path / "config.yaml").write_text("kept")
+    count = len(list(tmp_path.iterdir()))
+    notes = Notes()
+    assert _resume_config(tmp_path, notes) is None
+    assert len(notes.texts) == 1
+    assert not [
+        p for p in tmp_path.iterdir() if "state" in p.name and p.suffix in (".json", ".pkl")
+    ]
+    assert len(list(tmp_path.iterdir())) == count  # put aside, and not deleted
+    assert (tmp_path / "config.yaml").read_text() == "kept"
 
 
 # --- Ray's token --------------------------------------------------------------------------------
