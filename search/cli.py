@@ -4,7 +4,6 @@ Exit codes: 0 done; 1 a check found a fault; 2 something given is wrong; 3 the s
 stopped by itself; 130 interrupted. After 3 and 130, `paploss resume` goes on.
 """
 
-import signal
 import sys
 from collections.abc import Callable
 from enum import IntEnum
@@ -209,8 +208,6 @@ def _finish(experiment: Path, run: Callable[[], object]) -> None:
     from search.history import load_history
     from search.result import print_result
 
-    # A scheduler ends a job with SIGTERM: treat it as Ctrl-C, which Tune ends cleanly on.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     run()
     print_result(load_history(experiment))
 

@@ -67,7 +67,7 @@ class Plan:
     @property
     def finished(self) -> bool:
         """Whether every trial of the search, the final race included, has its record."""
-        return self.algorithm.finished and not self.open
+        return self.algorithm.finished and not self.open and self.problem is None
 
     @property
     def open(self) -> list[Assignment]:
@@ -101,20 +101,38 @@ class Plan:
     def _replay(self) -> None:
         kept = {TrialKey.of(record): record for record in self.journal.records()}
         # A record opens the assignments of the next round, so one pass is not enough.
-        while ready := [key for key in kept if key in self._assigned and key not in self._records]:
+        while ready := [key for key in kept if self._awaits(kept[key])]:
             for key in ready:
                 self._apply(kept[key])
             if self.problem:
                 break
 
-    def retry_failed_round(self) -> None:
-        """Take back the failures of a round that could not be learned from.
+    def _awaits(self, record: dict[str, Any]) -> bool:
+        """Whether `record` is of a trial that is open: of its key, and of its theta.
 
-        For when somebody resumes a search after mending what made them fail.
+        A round that followed a record which was lost, and came out otherwise, runs again.
+        """
+        key = TrialKey.of(record)
+        assignment = self._assigned.get(key)
+        if assignment is None or key in self._records:
+            return False
+        theta = None if assignment.theta is None else list(assignment.theta)
+        return bool(record.get("theta") == theta)
+
+    def retry_failed_round(self) -> None:
+        """Take back the failures of the round, or the final race, that stopped the search.
+
+        For when somebody resumes a search after mending what made them fail. What made them fail
+        failed the baseline and the start too, so these are tried again with them.
         """
         if self.problem is None:
             return
-        failed = [key for key in self._round_keys() if self._records[key]["status"] == "failed"]
+        failed = [
+            key
+            for key, record in self._records.items()
+            if record["status"] == "failed"
+            and (key.phase != "search" or key.round == self.algorithm.round)
+        ]
         self.journal.forget(failed)
         for key in failed:
             del self._records[key]
@@ -125,6 +143,16 @@ class Plan:
         self._records[key] = record
         if key.phase == "search" and all(key in self._records for key in self._round_keys()):
             self._end_round()
+        elif key.phase == "final":
+            self._check_race()
+
+    def _check_race(self) -> None:
+        """A final race of which nothing is known has no winner, and is not the end."""
+        race = [self._records.get(key) for key in self._assigned if key.phase == "final"]
+        ended = [record for record in race if record is not None]
+        if len(ended) == len(race) and all(record["status"] == "failed" for record in ended):
+            errors = sorted({str(record["error"]) for record in ended})
+            self.problem = f"every trial of the final race failed. Errors: {' | '.join(errors)}"
 
     def _round_keys(self) -> list[TrialKey]:
         round = self.algorithm.round

@@ -4,6 +4,7 @@ Everything is keyed by a trial's key, which travels in its config, and never by 
 an error arrives with an id and nothing else, and a sample that is issued again has a new one.
 """
 
+import contextlib
 import json
 import time
 from collections import Counter
@@ -163,10 +164,9 @@ class PlanSearcher(Searcher):
             "trial_id": trial_id,
         }
         self.plan.record(record)
-        if self._listener:
-            self._listener.finished(record)
-            if self.plan.algorithm.round > before:
-                self._listener.round_done(before)
+        self._tell("finished", record)
+        if self.plan.algorithm.round > before:
+            self._tell("round_done", before)
         if self.plan.problem:
             self.problem = self.plan.problem
             self._note(self.problem)
@@ -183,8 +183,13 @@ class PlanSearcher(Searcher):
         self._note(self.problem)
 
     def _note(self, text: str) -> None:
+        self._tell("note", text)
+
+    def _tell(self, event: str, *what: Any) -> None:
+        """Tell the listener. A terminal that is gone, or a full disk, must not end a search."""
         if self._listener:
-            self._listener.note(text)
+            with contextlib.suppress(Exception):
+                getattr(self._listener, event)(*what)
 
 
 class ProgressCallback(Callback):

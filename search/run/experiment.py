@@ -101,7 +101,10 @@ def run_experiment(experiment: Path) -> Path:
     with _only_driver(experiment):
         plan = _plan(experiment, config, task)
         plan.retry_failed_round()
-        problem = None if plan.finished else _run_session(experiment, config, task, plan)
+        try:
+            problem = None if plan.finished else _run_session(experiment, config, task, plan)
+        except KeyboardInterrupt:  # when Tune does not listen: before its start, at its end
+            problem = None
         # What counts is not what Tune says but what is on storage.
         plan = _plan(experiment, config, task)
         write_results(experiment)

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import secrets
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,8 @@ os.environ.setdefault("TUNE_WARN_THRESHOLD_S", "10")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 
 import ray
-from ray import tune
+from ray import cloudpickle, tune
+from ray.tune.schedulers import FIFOScheduler
 
 from paploss.errors import NotEnoughResources
 from search.config import ResourcesConfig, SearchConfig
@@ -55,6 +57,9 @@ class Cluster:
                 logging_level=logging.ERROR,
                 configure_logging=True,
             )
+        # Ray has just taken SIGTERM, which a scheduler ends a job with, and would crash on it:
+        # treat it as Ctrl-C, which Tune ends cleanly on.
+        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
         logging.getLogger("ray.tune").setLevel(logging.ERROR)
         try:
             alive = [n for n in ray.nodes() if n["Alive"]]
@@ -97,7 +102,7 @@ def run_tune(
     """Run trials until the plan is done, the user interrupts, or the searcher has a problem.
 
     Returns:
-        The searcher's problem, or None.
+        Why the plan is not done: None if it is, or if the user has interrupted it.
     """
     alive = max(config.algorithm.samples, cluster.slots)
     searcher = PlanSearcher(
@@ -106,43 +111,88 @@ def run_tune(
     resources = tune.PlacementGroupFactory(
         [{"CPU": config.resources.cpus_per_trial, "GPU": config.resources.gpus_per_trial}]
     )
-    tune.run(
-        tune.with_resources(TrialTrainable, resources),
-        name=experiment.name,
-        storage_path=str(experiment.parent),
-        search_alg=searcher,
-        num_samples=-1,
-        max_concurrent_trials=alive,
-        max_failures=2,
-        reuse_actors=config.resources.reuse_actors,
-        raise_on_failed_trial=False,
-        callbacks=[ProgressCallback(listener, 60 * config.resources.pending_minutes)],
-        trial_name_creator=_trial_name,
-        trial_dirname_creator=_trial_name,
-        verbose=0,
-        resume_config=_resume_config(experiment, listener),
-    )
-    return searcher.problem
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        tune.run(
+            tune.with_resources(TrialTrainable, resources),
+            name=experiment.name,
+            storage_path=str(experiment.parent),
+            search_alg=searcher,
+            scheduler=_KeepActors(cluster.slots),
+            num_samples=-1,
+            max_concurrent_trials=alive,
+            max_failures=2,
+            reuse_actors=config.resources.reuse_actors,
+            raise_on_failed_trial=False,
+            callbacks=[ProgressCallback(listener, 60 * config.resources.pending_minutes)],
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
+            verbose=0,
+            resume_config=_resume_config(experiment, listener),
+        )
+        # Tune puts the handler back when it is interrupted, and only then.
+        interrupted = signal.getsignal(signal.SIGINT) is handler
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if searcher.problem or searcher.plan.finished or interrupted:
+        return searcher.problem
+    return "Ray Tune has ended by itself with trials still to run; what it printed says why."
+
+
+class _KeepActors(FIFOScheduler):
+    """Runs trials in their order, and keeps every slot's actor from one round to the next.
+
+    Tune keeps idle actors for trials that already wait, and one more. At the end of a round none
+    wait, so every slot but one would start a new actor, which takes about as long as a short
+    trial. All trials ask for the same resources, so an idle actor is in nobody's way.
+    """
+
+    def __init__(self, slots: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._more = slots
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: Any) -> None:
+        # Tune decides whether to keep the trial's actor right after this.
+        cache = getattr(tune_controller, "_actor_cache", None)  # private; without it, as Tune does
+        if cache is not None and self._more:
+            cache.increase_max(trial.placement_group_factory, self._more)
+        self._more = 0
 
 
 def _resume_config(experiment: Path, listener: Listener) -> Any:
     """How Tune takes up what it left: it keeps its finished trials, and runs none itself.
 
-    The searcher issues what is missing. Tune's state has to be readable: over a file that is
-    not, it would start over, run one trial, and call that success.
+    The searcher issues what is missing. Where Tune's state cannot be used it is put aside, and
+    Tune begins anew; the journal has everything that counts.
     """
-    states = sorted(experiment.glob("experiment_state-*.json"))
+    states = [path for pattern in _STATES for path in experiment.glob(pattern)]
     if not states:
         return None
-    try:
-        json.loads(states[-1].read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        listener.note(f"Tune's {states[-1].name} is damaged and was put aside; nothing is lost.")
+    if not _can_go_on(experiment):
+        listener.note("Tune's own record of the search cannot be used and was put aside.")
         for state in states:
-            state.rename(state.with_suffix(".damaged"))
+            state.rename(state.with_name(f"{state.name}.old"))
         return None
     skip: Any = tune.ResumeConfig.ResumeType.SKIP
     return tune.ResumeConfig(finished=skip, unfinished=skip, errored=skip)
+
+
+_STATES = ("experiment_state-*.json", "search_gen_state-*.json", "searcher-state-*.pkl")
+
+
+def _can_go_on(experiment: Path) -> bool:
+    """Whether Tune can take up its newest state, and would then ask for trials.
+
+    Over a file that was cut when its writer was killed, or a state without a trial, Tune goes on
+    with nothing to do, and calls that success. So it does where a problem had ended the search.
+    """
+    runs, search = (sorted(experiment.glob(pattern)) for pattern in _STATES[:2])
+    try:
+        state = json.loads(runs[-1].read_text(encoding="utf-8"))
+        generator = cloudpickle.loads(search[-1].read_bytes())
+        return bool(state["trial_data"] and state["runner_data"] and not generator["finished"])
+    except Exception:  # whatever a damaged pickle raises
+        return False
 
 
 def _trial_name(trial: Any) -> str:

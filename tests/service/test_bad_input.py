@@ -228,8 +228,7 @@ def test_processors_that_the_machine_does_not_have(start, folder):
 
 
 @pytest.mark.slow
-def test_gpus_that_the_machine_does_not_have(refused, folder, home, monkeypatch):
-    monkeypatch.setenv("HOME", str(home))
+def test_gpus_that_the_machine_does_not_have(refused, folder):
     message = refused("resources.gpus_per_trial=64")
     assert "a trial asks for 1 CPUs and 64 GPUs" in message
     assert not (folder / "out").exists()
@@ -237,8 +236,7 @@ def test_gpus_that_the_machine_does_not_have(refused, folder, home, monkeypatch)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("in_the_way", ["out", "out/one"])
-def test_storage_that_cannot_be_written(refused, folder, home, monkeypatch, in_the_way):
-    monkeypatch.setenv("HOME", str(home))
+def test_storage_that_cannot_be_written(refused, folder, in_the_way):
     (folder / in_the_way).parent.mkdir(exist_ok=True)
     (folder / in_the_way).write_text("a file")
     message = refused()
