@@ -43,6 +43,7 @@ def test_a_driver_that_is_killed_again_and_again(search, start, expected):
 
     driver = start("resume", experiment.path)
     assert driver.code() == 0, driver.output
+    assert "Traceback" not in driver.output
     assert experiment.what_counts() == expected
     # None is run twice: what was finished is as it was, trial ids and times included.
     after = experiment.records
