@@ -23,6 +23,8 @@ class DetectionBatch:
         anchor_sizes: [P, 2] float, width and height of the positives' anchors, or None.
         avg_factor: what losses summed over anchors are divided by, where a framework counts
             its own way (mmdet: an image without positives counts as one); P if None.
+        images: [A] integer, the image that each anchor is of, counted from 0, or None. Only
+            `split` reads it.
 
     Raises:
         ValueError: shapes that do not fit each other; a positive that is background or ignored
@@ -37,6 +39,7 @@ class DetectionBatch:
     target_boxes: Tensor
     anchor_sizes: Tensor | None = None
     avg_factor: float | None = None
+    images: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.logits.ndim != 2:
@@ -51,6 +54,8 @@ class DetectionBatch:
         }
         if self.anchor_sizes is not None:
             expected["anchor_sizes"] = (P, 2)
+        if self.images is not None:
+            expected["images"] = (A,)
         for name, shape in expected.items():
             given = tuple(getattr(self, name).shape)
             if given != shape:
@@ -75,3 +80,35 @@ class DetectionBatch:
         targets[self.pos, self.labels[self.pos]] = 1
         # Not an index: an ignored anchor is ignored in each of its classes.
         return targets.masked_fill(self.weights[:, None] == 0, -1)
+
+    def split(self, images: int | None) -> "list[DetectionBatch]":
+        """Groups of at most `images` images each, in order; None: everything is one group.
+
+        A group has no `avg_factor` of its own. A GPU makes the host wait here, unless `images` is
+        None.
+
+        Raises:
+            ValueError: `images` is given, and the batch does not say which anchor is of which.
+        """
+        if images is None:
+            return [self]
+        if self.images is None:
+            raise ValueError(
+                f"{images} images are to be ranked together, but the batch has no `images`; "
+                "let the head adapter give them, or rank the whole mini-batch (None)."
+            )
+        group = self.images // images
+        return [self._select(group == k) for k in range(int(group.max()) + 1 if len(group) else 1)]
+
+    def _select(self, rows: Tensor) -> "DetectionBatch":
+        own = rows[self.pos]
+        return DetectionBatch(
+            logits=self.logits[rows],
+            labels=self.labels[rows],
+            weights=self.weights[rows],
+            pos=(rows.cumsum(0) - 1)[self.pos[own]],
+            pred_boxes=self.pred_boxes[own],
+            target_boxes=self.target_boxes[own],
+            anchor_sizes=None if self.anchor_sizes is None else self.anchor_sizes[own],
+            images=None if self.images is None else self.images[rows],
+        )

@@ -9,21 +9,16 @@ Shape letters: N scores, P positives, K segments of a curve.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from loss.batch import DetectionBatch
-from loss.criterion import Criterion, register_criterion
-from loss.localization import LOCALIZATION
-from loss.piecewise_linear import (
-    PiecewiseLinear,
-    control_points_from_theta,
-    identity_theta,
-)
-from loss.ranking import PairFunction, pair_sums
+from loss.dense_pairs import SmoothPairFunction, dense_pair_sums
+from loss.forms import FORMS, Curve
+from loss.pair_function import PairFunction
+from loss.piecewise_linear import PiecewiseLinear
+from loss.ranking import element_sums, pair_sums
 
 CURVES = ("H2", "I2", "I3", "I1", "H1")
 """The order of the curves wherever control points are exchanged."""
@@ -38,26 +33,25 @@ ControlPoints = Tensor | Sequence[Any] | Mapping[str, Any] | str
 class Curves:
     """The substituted functions: H1 and H2 of score differences, I1, I2, I3 of localisation."""
 
-    H2: PairFunction
-    I2: PiecewiseLinear
-    I3: PiecewiseLinear
-    I1: PiecewiseLinear
-    H1: PairFunction
+    H2: PairFunction | SmoothPairFunction
+    I2: Curve
+    I3: Curve
+    I1: Curve
+    H1: PairFunction | SmoothPairFunction
 
     @staticmethod
     def from_control_points(control_points: ControlPoints) -> "Curves":
-        """Curves from [5, K + 1, 2] (or [4, K + 1, 2]: H1 is the step function).
+        """Curves from [5, K + 1, 2], each row with as many segments as it likes.
 
-        Also taken: a mapping from the names in `CURVES` to [K + 1, 2], or the name of a form,
-        "linear": every curve the identity.
+        Also taken: [4, K + 1, 2] (H1 is the step function), [1, K + 1, 2] (one curve shared by
+        all five), a mapping from the names in `CURVES` to [K + 1, 2], or the name of one of the
+        paper's hand-crafted forms: "linear", "square", "sqrt", "sigmoid" (`loss.forms`).
 
         Raises:
             ValueError: another shape, an unknown name, or points that are no curve.
         """
         if isinstance(control_points, str):
-            if control_points != "linear":
-                raise ValueError(f"unknown form {control_points!r}; known: 'linear'.")
-            control_points = [[[0.0, 0.0], [1.0, 1.0]]] * len(CURVES)
+            return Curves._from_form(control_points)
         if isinstance(control_points, Mapping):
             unknown = set(control_points) ^ set(CURVES)
             if unknown:
@@ -67,15 +61,22 @@ class Curves:
                 )
             control_points = [control_points[name] for name in CURVES]
         rows = [torch.as_tensor(row, dtype=torch.float64) for row in control_points]
-        if len(rows) not in (4, 5):
+        if len(rows) not in (1, 4, 5):
             raise ValueError(
                 f"control points of {len(rows)} curves were given; expected 5 in the order "
-                f"{', '.join(CURVES)}, or 4 (without H1)."
+                f"{', '.join(CURVES)}, 4 (without H1), or 1 that is shared by all."
             )
-        curves = [PiecewiseLinear(row) for row in rows]
-        h1 = PairFunction.from_curve(curves[4]) if len(rows) == 5 else PairFunction.step()
+        curves = [PiecewiseLinear(row) for row in rows] * (5 if len(rows) == 1 else 1)
+        h1 = PairFunction.from_curve(curves[4]) if len(curves) == 5 else PairFunction.step()
         h2, (i2, i3, i1) = PairFunction.from_curve(curves[0]), curves[1:4]
         return Curves(H2=h2, I2=i2, I3=i3, I1=i1, H1=h1)
+
+    @staticmethod
+    def _from_form(name: str) -> "Curves":
+        if name not in FORMS:
+            raise ValueError(f"unknown form {name!r}; known: {', '.join(map(repr, FORMS))}.")
+        h, i = FORMS[name]()
+        return Curves(H2=h, I2=i, I3=i, I1=i, H1=h)
 
 
 def parameterized_ap_loss(
@@ -128,7 +129,7 @@ def parameterized_ap_loss(
     if not isinstance(curves, Curves):
         curves = Curves.from_control_points(curves)
     positive = (targets == 1).nonzero().squeeze(1)
-    return _loss(
+    return loss_of_positives(
         logits,
         targets >= 0,
         positive,
@@ -141,7 +142,7 @@ def parameterized_ap_loss(
     )
 
 
-def _loss(
+def loss_of_positives(
     logits: Tensor,
     valid: Tensor,
     positive: Tensor,
@@ -158,31 +159,53 @@ def _loss(
     """
     if len(positive) == 0:
         return logits[:0].sum() + localization[:0].sum().to(logits)
-    scores = logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
-    ranked = _ranked(scores.detach(), valid, num_topk)
-    negative = ranked.index_fill(0, positive, False)
-    # -inf is below every window: an element that is not ranked is not there.
-    negatives = scores.masked_fill(~negative, -torch.inf)
-    # Positives pull at themselves from both ends; in float64 what cancels, cancels.
-    s = scores[positive].double()
-    u = localization.double()
+    ranked = _ranked(logits.detach(), valid, num_topk)
     present = ranked[positive].double()
-
-    count = negative.sum()
-    if isinstance(negative_weight, Tensor):
-        h1 = pair_sums(negatives, s, [curves.H1], total=count)[0]
-        h2 = pair_sums(negatives, s, [curves.H2], weights=negative_weight * negative)[0]
-    else:
-        h1, h2 = pair_sums(negatives, s, [curves.H1, curves.H2], total=count)
-        h2 = h2 * negative_weight
-    h1 = h1 + pair_sums(s, s, [curves.H1], weights=present)[0]
-    h2 = h2 + pair_sums(s, s, [curves.H2], weights=present * (1 - curves.I2(u)))[0]
+    negative = ranked.index_fill_(0, positive, False)
+    h1, h2, s = _sums_over_negatives(logits, positive, negative, negative_weight, curves)
+    # Positives pull at themselves from both ends; in float64 what cancels, cancels.
+    u = localization.double()
+    h1 = h1 + _pair_sums(curves.H1, s, s, weights=present)
+    h2 = h2 + _pair_sums(curves.H2, s, s, weights=present * (1 - curves.I2(u)))
     if detach_denominator:
         h1 = h1.detach()
     loss = (1 - curves.I1(u) + curves.I3(u) * h2 / h1.clamp(min=_FLOOR)).mean()
-    # A bin has no place for NaN: say it here, or a diverged head would go unseen.
-    poison = torch.where((scores.detach().isnan() & ranked).any(), torch.nan, 0.0)
-    return (loss + poison).to(logits.dtype)
+    # Curves are flat at infinity and would say something: a diverged head must not go unseen.
+    return torch.where(s.isfinite().all(), loss, torch.nan).to(logits.dtype)
+
+
+def _sums_over_negatives(
+    logits: Tensor,
+    positive: Tensor,
+    negative: Tensor,
+    weight: Tensor | float,
+    curves: Curves,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """[P] sum_j H1, [P] sum_j weight_j H2, over the negatives, and [P] the positives' scores."""
+    H1, H2 = curves.H1, curves.H2
+    if isinstance(weight, float) and isinstance(H1, PairFunction) and isinstance(H2, PairFunction):
+        # The case of every training: one walk over all scores for both.
+        (h1, h2), s = element_sums(logits, positive, [H1, H2], include=negative)
+        return h1, weight * h2, s
+    s = logits[positive].double()
+    h1 = _pair_sums(H1, logits, s, include=negative)
+    if isinstance(weight, float):
+        return h1, weight * _pair_sums(H2, logits, s, include=negative), s
+    return h1, _pair_sums(H2, logits, s, weights=weight, include=negative), s
+
+
+def _pair_sums(
+    function: PairFunction | SmoothPairFunction,
+    scores: Tensor,
+    pivots: Tensor,
+    *,
+    weights: Tensor | None = None,
+    include: Tensor | None = None,
+) -> Tensor:
+    """[P]: near-linear where the function allows it."""
+    if isinstance(function, PairFunction):
+        return pair_sums(scores, pivots, [function], weights=weights, include=include)[0]
+    return dense_pair_sums(scores, pivots, function, weights=weights, include=include)
 
 
 def _ranked(scores: Tensor, valid: Tensor, num_topk: int | None) -> Tensor:
@@ -191,157 +214,3 @@ def _ranked(scores: Tensor, valid: Tensor, num_topk: int | None) -> Tensor:
         return valid
     top = scores.masked_fill(~valid, -torch.inf).topk(num_topk).indices
     return valid & torch.zeros_like(valid).index_fill_(0, top, True)
-
-
-@register_criterion("parameterized_ap")
-class ParameterizedAPLoss(Criterion):
-    """Parameterized AP Loss as a criterion, with the gradient scale of its box branch.
-
-    Args:
-        control_points: see `Curves.from_control_points`.
-        gradient_scale: multiplies the gradient that flows into the boxes, > 0.
-        localization: "giou", "iou" or "l1".
-        num_topk, detach_denominator: see `parameterized_ap_loss`.
-
-    Raises:
-        ValueError: an argument out of range.
-    """
-
-    def __init__(
-        self,
-        control_points: ControlPoints = "linear",
-        gradient_scale: float = 1.0,
-        localization: str = "giou",
-        num_topk: int | None = None,
-        detach_denominator: bool = True,
-    ) -> None:
-        super().__init__()
-        if localization not in LOCALIZATION:
-            raise ValueError(
-                f"localization is {localization!r}; expected one of {list(LOCALIZATION)}."
-            )
-        if not 0 < gradient_scale < float("inf"):
-            raise ValueError(f"gradient_scale is {gradient_scale}; expected a number above 0.")
-        if num_topk is not None and num_topk < 1:
-            raise ValueError(f"num_topk is {num_topk}; expected at least 1, or None for all.")
-        self.curves = Curves.from_control_points(control_points)
-        self.gradient_scale = gradient_scale
-        self.localization = localization
-        self.num_topk = num_topk
-        self.detach_denominator = detach_denominator
-
-    def forward(self, batch: DetectionBatch) -> dict[str, Tensor]:
-        """{"loss_pap": scalar} of the mini-batch, every anchor and class one score."""
-        boxes = _scale_gradient(batch.pred_boxes, self.gradient_scale)
-        score = LOCALIZATION[self.localization](boxes, batch.target_boxes, batch.anchor_sizes)
-        positive = batch.pos * batch.num_classes + batch.labels[batch.pos]
-        loss = _loss(
-            batch.logits.flatten(),
-            (batch.weights != 0).repeat_interleave(batch.num_classes),
-            positive,
-            score,
-            1 - self.curves.I2.at_zero,
-            self.curves,
-            num_topk=self.num_topk,
-            detach_denominator=self.detach_denominator,
-        )
-        return {"loss_pap": loss}
-
-    @classmethod
-    def parameterization(cls, **options: Any) -> "ParameterizedAPFamily":
-        return ParameterizedAPFamily(**options)
-
-
-@dataclass(frozen=True)
-class ParameterizedAPFamily:
-    """The losses that theta chooses from (paper, section 3.3).
-
-    Attributes:
-        segments: K, of every curve.
-        gradient_scale: fixed, or None: searched as 10^(2 theta - 1), so within [0.1, 10].
-        localization, num_topk, detach_denominator: as in `ParameterizedAPLoss`.
-    """
-
-    segments: int = 5
-    gradient_scale: float | None = None
-    localization: str = "giou"
-    num_topk: int | None = None
-    detach_denominator: bool = True
-
-    def __post_init__(self) -> None:
-        if not 2 <= self.segments <= 64:
-            raise ValueError(f"segments is {self.segments}; expected 2 to 64.")
-        settings = self.settings(self.start)
-        ParameterizedAPLoss(**{key: settings[key] for key in settings if key != "type"})
-
-    @cached_property
-    def names(self) -> tuple[str, ...]:
-        points = range(1, self.segments)
-        curves = [f"{name}.{axis}{k}" for name in CURVES for k in points for axis in "xy"]
-        return (*curves, *(["gradient_scale"] if self.gradient_scale is None else []))
-
-    @cached_property
-    def start(self) -> tuple[float, ...]:
-        """Every curve the identity, gradient scale 1."""
-        curve = identity_theta(self.segments).tolist()
-        return (*(curve * len(CURVES)), *([0.5] if self.gradient_scale is None else []))
-
-    def settings(self, theta: Sequence[float]) -> dict[str, Any]:
-        """Settings of the criterion that `theta` [D] stands for, with its control points."""
-        if len(theta) != len(self.names):
-            raise ValueError(f"theta has {len(theta)} coordinates; expected {len(self.names)}.")
-        values = torch.tensor(theta, dtype=torch.float64)
-        if not bool(((values >= 0) & (values <= 1)).all()):
-            raise ValueError(
-                "theta has coordinates outside [0, 1]; clip them or sample them there."
-            )
-        split = 2 * (self.segments - 1) * len(CURVES)
-        points = control_points_from_theta(values[:split].view(len(CURVES), -1))
-        scale = self.gradient_scale
-        return {
-            "type": "parameterized_ap",
-            "control_points": {name: points[c].tolist() for c, name in enumerate(CURVES)},
-            "gradient_scale": 10 ** (2 * float(values[-1]) - 1) if scale is None else scale,
-            "localization": self.localization,
-            "num_topk": self.num_topk,
-            "detach_denominator": self.detach_denominator,
-        }
-
-    def expected(
-        self, theta: Sequence[float], batch: DetectionBatch
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """See `Parameterization.expected`: by the function alone, over every anchor and class."""
-        settings = self.settings(theta)
-        logits = batch.logits.detach().requires_grad_()
-        boxes = batch.pred_boxes.detach().requires_grad_()
-        overlap = LOCALIZATION[self.localization](boxes, batch.target_boxes, batch.anchor_sizes)
-        localization = torch.zeros_like(logits).index_put(
-            (batch.pos, batch.labels[batch.pos]), overlap.to(logits)
-        )
-        loss = parameterized_ap_loss(
-            logits.flatten(),
-            localization.flatten(),
-            batch.targets().flatten(),
-            settings["control_points"],
-            num_topk=self.num_topk,
-            detach_denominator=self.detach_denominator,
-        )
-        d_logits, d_boxes = torch.autograd.grad(loss, [logits, boxes])
-        return loss.detach(), d_logits, settings["gradient_scale"] * d_boxes
-
-
-class _ScaleGradient(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: float) -> Tensor:
-        ctx.scale = scale
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return grad * ctx.scale, None
-
-
-def _scale_gradient(x: Tensor, scale: float) -> Tensor:
-    """`x`, whose gradient is multiplied by `scale` on its way back."""
-    out: Tensor = _ScaleGradient.apply(x, scale)  # type: ignore[no-untyped-call]
-    return out

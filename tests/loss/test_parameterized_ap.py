@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from loss import CURVES, Criterion, DetectionBatch, ParameterizedAPLoss, parameterized_ap_loss
 from loss.criterion import build_criterion, value_and_gradients
 from loss.localization import LOCALIZATION
-from loss.parameterized_ap import ParameterizedAPFamily
+from loss.parameterized_ap_criterion import ParameterizedAPFamily
 from loss.piecewise_linear import control_points_from_theta
 from tests import oracles
 

@@ -89,12 +89,12 @@ def test_scores_outside_of_every_window_have_no_gradient_at_all():
     assert [grad != 0 for grad in scores.grad.tolist()] == [False, True, False]
 
 
-def test_a_total_takes_scores_of_minus_infinity_away():
+def test_a_score_that_is_not_included_is_not_there():
     lifted = pair_function(torch.tensor([[0, 0.25], [1, 0.75]]))
     scores, pivots = torch.tensor([0.0, 0.5, -3.0]), torch.tensor([0.25, 1.0])
-    padded = torch.cat([scores, torch.full((2,), -torch.inf)])
-    total = torch.tensor(len(scores))
-    actual = pair_sums(padded, pivots, [lifted], total=total)
+    padded = torch.cat([scores, torch.tensor([0.3, torch.nan, torch.inf])])
+    include = torch.tensor([True] * 3 + [False] * 3)
+    actual = pair_sums(padded, pivots, [lifted], include=include)
     torch.testing.assert_close(actual, pair_sums(scores, pivots, [lifted]))
 
 
