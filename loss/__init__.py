@@ -1,21 +1,44 @@
 """Losses for object detection that see a whole mini-batch at once. Torch is all they need."""
 
+from loss.alrp import ALRPLoss, alrp_loss
+from loss.ap import APLoss, ap_loss
 from loss.batch import DetectionBatch
 from loss.criterion import CRITERIA, Criterion, build_criterion, criterion_type
+from loss.cse_autoloss import (
+    cse_autoloss_a_classification,
+    cse_autoloss_a_regression,
+    cse_autoloss_b_classification,
+    cse_autoloss_b_regression,
+)
+from loss.cse_autoloss_criteria import CSEAutoLossA, CSEAutoLossB
 from loss.focal_giou import FocalGIoU
-from loss.parameterized_ap import CURVES, ParameterizedAPLoss, parameterized_ap_loss
+from loss.ndcg import NDCGLoss, ndcg_loss
+from loss.parameterized_ap import CURVES, parameterized_ap_loss
+from loss.parameterized_ap_criterion import ParameterizedAPLoss
 from loss.piecewise_linear import control_points_from_theta, theta_from_control_points
 
 __all__ = [
     "CRITERIA",
     "CURVES",
+    "ALRPLoss",
+    "APLoss",
+    "CSEAutoLossA",
+    "CSEAutoLossB",
     "Criterion",
     "DetectionBatch",
     "FocalGIoU",
+    "NDCGLoss",
     "ParameterizedAPLoss",
+    "alrp_loss",
+    "ap_loss",
     "build_criterion",
     "control_points_from_theta",
     "criterion_type",
+    "cse_autoloss_a_classification",
+    "cse_autoloss_a_regression",
+    "cse_autoloss_b_classification",
+    "cse_autoloss_b_regression",
+    "ndcg_loss",
     "parameterized_ap_loss",
     "theta_from_control_points",
 ]

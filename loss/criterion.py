@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -35,13 +35,27 @@ class Parameterization(Protocol):
 
 
 class Criterion(nn.Module, ABC):
-    """A loss over a whole mini-batch."""
+    """A loss over a whole mini-batch.
+
+    Attributes:
+        activation: what turns the batch's logits into scores. "sigmoid": [A, C], every class
+            alone. "softmax": [A, C + 1], the last column the background, whose label is C. A head
+            has to detect by the same, or it detects by something that it was not trained for.
+    """
+
+    activation: ClassVar[Literal["sigmoid", "softmax"]] = "sigmoid"
 
     @abstractmethod
     def forward(self, batch: DetectionBatch) -> dict[str, Tensor]:
         """Named scalar losses, each to be minimised with weight 1.
 
         Every name begins with "loss": training frameworks sum what is called that way.
+        """
+
+    def end_epoch(self) -> None:
+        """What trainers call after each epoch, for criteria that adapt to the training.
+
+        What is adapted is a buffer, so that checkpoints carry it.
         """
 
     @classmethod

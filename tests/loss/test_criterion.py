@@ -13,8 +13,12 @@ A, C, P = 24, 3, 6
 IGNORED = slice(P, P + 4)
 
 
-def batch(positives: int = P, seed: int = 0) -> DetectionBatch:
-    """The first anchors are positives, the next four are ignored; leaves that want gradients."""
+def batch(name: str, positives: int = P, seed: int = 0) -> DetectionBatch:
+    """The first anchors are positives, the next four are ignored; leaves that want gradients.
+
+    Criteria of softmax scores get one more column of logits, the background.
+    """
+    columns = C + (criterion_type(name).activation == "softmax")
     generator = torch.Generator().manual_seed(seed)
     labels = torch.full((A,), C)
     labels[:positives] = torch.arange(positives) % C
@@ -24,7 +28,7 @@ def batch(positives: int = P, seed: int = 0) -> DetectionBatch:
     target = torch.cat([low, low + 10 + 20 * torch.rand(positives, 2, generator=generator)], 1)
     shift = 3 * torch.randn(positives, 4, generator=generator)
     return DetectionBatch(
-        logits=torch.randn(A, C, generator=generator).requires_grad_(),
+        logits=torch.randn(A, columns, generator=generator).requires_grad_(),
         labels=labels,
         weights=weights,
         pos=torch.arange(positives),
@@ -43,7 +47,7 @@ def run(name: str, given: DetectionBatch) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("name", sorted(CRITERIA))
 def test_losses_are_finite_scalars_whose_names_frameworks_sum(name: str):
-    losses = run(name, batch())
+    losses = run(name, batch(name))
     assert losses
     for key, value in losses.items():
         assert key.startswith("loss")
@@ -53,7 +57,7 @@ def test_losses_are_finite_scalars_whose_names_frameworks_sum(name: str):
 
 @pytest.mark.parametrize("name", sorted(CRITERIA))
 def test_gradients_reach_logits_and_boxes_but_nothing_that_is_ignored(name: str):
-    given = batch()
+    given = batch(name)
     run(name, given)
     assert given.logits.grad.isfinite().all()
     assert given.pred_boxes.grad.isfinite().all()
@@ -65,7 +69,7 @@ def test_gradients_reach_logits_and_boxes_but_nothing_that_is_ignored(name: str)
 
 @pytest.mark.parametrize("name", sorted(CRITERIA))
 def test_what_is_ignored_changes_nothing(name: str):
-    one, other = batch(), batch()
+    one, other = batch(name), batch(name)
     with torch.no_grad():
         other.logits[IGNORED] += 5
     losses, same = run(name, one), run(name, other)
@@ -75,9 +79,16 @@ def test_what_is_ignored_changes_nothing(name: str):
 
 
 @pytest.mark.parametrize("name", sorted(CRITERIA))
+def test_every_column_of_the_logits_is_trained(name: str):
+    given = batch(name)
+    run(name, given)
+    assert (given.logits.grad != 0).any(dim=0).all()
+
+
+@pytest.mark.parametrize("name", sorted(CRITERIA))
 def test_a_batch_without_positives_can_be_trained_on(name: str):
     """Data-parallel training needs a gradient, if only of zeros, for every output."""
-    given = batch(positives=0)
+    given = batch(name, positives=0)
     losses = run(name, given)
     assert all(value.isfinite() for value in losses.values())
     assert given.logits.grad.isfinite().all()
@@ -87,7 +98,7 @@ def test_a_batch_without_positives_can_be_trained_on(name: str):
 
 @pytest.mark.parametrize("name", sorted(CRITERIA))
 def test_the_same_batch_gives_the_same_bits(name: str):
-    one, other = batch(), batch()
+    one, other = batch(name), batch(name)
     losses, same = run(name, one), run(name, other)
     assert all(torch.equal(losses[key], same[key]) for key in losses)
     assert torch.equal(one.logits.grad, other.logits.grad)
@@ -110,14 +121,14 @@ def test_a_family_names_its_coordinates_and_builds_from_plain_data(name: str):
     criterion = build_criterion(settings)
     assert isinstance(criterion, criterion_type(name))
     for positives in (P, 0):
-        given = batch(positives)
+        given = batch(name, positives)
         expected = family.expected(family.start, given)
         torch.testing.assert_close(value_and_gradients(criterion, given), expected)
 
 
 @pytest.mark.parametrize("name", sorted(CRITERIA))
 def test_value_and_gradients_are_those_of_backward(name: str):
-    given = batch()
+    given = batch(name)
     loss, at_logits, at_boxes = value_and_gradients(build_criterion({"type": name}), given)
     assert given.logits.grad is None  # the batch that was given is left alone
     losses = run(name, given)

@@ -41,7 +41,8 @@ class AnchorHeadAdapter:
         criterion: settings for `loss.build_criterion`.
 
     Raises:
-        ValueError: a head with softmax scores, or one that regresses encoded boxes.
+        ValueError: a head with softmax scores, or one that regresses encoded boxes; a criterion
+            for softmax scores.
     """
 
     def __init__(self, *args: Any, criterion: dict[str, Any], **kwargs: Any) -> None:
@@ -57,6 +58,11 @@ class AnchorHeadAdapter:
         stock = {"type": "StockLoss", "use_sigmoid": True}
         super().__init__(*args, **{**kwargs, "loss_cls": stock, "loss_bbox": stock})
         self.criterion = build_criterion(criterion)
+        if self.criterion.activation != "sigmoid":
+            raise ValueError(
+                f"criterion {criterion['type']} trains {self.criterion.activation} scores, but "
+                "this head detects by the sigmoid of each class: take a criterion for that."
+            )
 
     def loss_by_feat(
         self,

@@ -7,6 +7,7 @@ from typing import Any
 
 from mmengine.hooks import Hook
 
+from loss import Criterion
 from trainers.trial import Diverged
 
 
@@ -30,6 +31,18 @@ class EpochLines(Hook):
         self._say(
             f"epoch {runner.epoch + 1}/{runner.max_epochs}  mean loss {loss:.4f}  {minutes:.1f} min"
         )
+
+
+class EndEpochs(Hook):
+    """Tells every criterion in the model when an epoch of training has ended."""
+
+    # Before the checkpoint is written, which has to carry what the criteria made of the epoch.
+    priority = "NORMAL"
+
+    def after_train_epoch(self, runner: Any) -> None:
+        for module in runner.model.modules():
+            if isinstance(module, Criterion):
+                module.end_epoch()
 
 
 COLLAPSE_ITERATIONS = 50

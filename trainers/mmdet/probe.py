@@ -6,7 +6,9 @@ number that is differentiated, and loss and gradients are compared with those wo
 theta alone.
 """
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,19 +47,16 @@ class ProbeOutput:
 def prove_theta(model: Any, spec: TrialSpec) -> str:
     """Compare `model`'s head with `spec` on the probe batch and return its fingerprint.
 
+    For a model that has not been trained yet: what its criterion learns in training is not theta's.
     Leaves the model, its buffers and the random generators as they were.
 
     Raises:
         ThetaNotApplied: loss or a gradient differ; the message says which and by how much. Or
             the detector finds no positive in the probe batch.
     """
-    head = model.bbox_head
-    was_training = model.training
-    model.train()
-    try:
-        seen, expected = head_output(model, spec), expected_output(head, spec)
-    finally:
-        model.train(was_training)
+    with _left_as_it_was(model):
+        model.train()
+        seen, expected = head_output(model, spec), expected_output(model.bbox_head, spec)
     for name in ("loss", "d_scores", "d_deltas"):
         a, b = getattr(seen, name), getattr(expected, name)
         error = float((a - b).abs().max()) / max(float(b.abs().max()), 1e-6)
@@ -68,6 +67,19 @@ def prove_theta(model: Any, spec: TrialSpec) -> str:
                 "adapter ignores a part of the criterion; this trial's result would be meaningless."
             )
     return seen.fingerprint()
+
+
+@contextlib.contextmanager
+def _left_as_it_was(model: Any) -> Iterator[None]:
+    """Puts back its mode and its buffers: a criterion may count what it sees in training."""
+    was_training = model.training
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    try:
+        yield
+    finally:
+        model.train(was_training)
+        for name, buffer in model.named_buffers():
+            buffer.copy_(before[name])
 
 
 def head_output(model: Any, spec: TrialSpec) -> ProbeOutput:

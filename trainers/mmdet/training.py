@@ -20,7 +20,7 @@ from trainers.mmdet.config import (
 )
 from trainers.mmdet.dataset import read_skipped
 from trainers.mmdet.evaluation import score
-from trainers.mmdet.hooks import CollapseHook, EpochLines
+from trainers.mmdet.hooks import CollapseHook, EndEpochs, EpochLines
 from trainers.mmdet.probe import prove_theta
 from trainers.trial import Diverged, TrialResult, TrialSpec
 
@@ -127,7 +127,7 @@ def build_runner(spec: TrialSpec, folder: Path, hooks: list[Any], **settings: An
         train_cfg={"by_epoch": True, "max_epochs": schedule.epochs, "val_interval": 10**9},
         optim_wrapper=optimizer_settings(schedule),
         param_scheduler=learning_rate_settings(schedule, iterations) or None,
-        custom_hooks=hooks,
+        custom_hooks=[EndEpochs(), *hooks],
         randomness={"seed": spec.seed},
         default_scope="mmdet",
         experiment_name=f"{folder.name}_{time.time_ns()}",

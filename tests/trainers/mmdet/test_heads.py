@@ -213,8 +213,20 @@ def test_heads_that_mean_something_else_are_refused(
         build_model(DetectorConfig(name="other", model=model), BASELINE, CLASSES)
 
 
+def test_a_criterion_for_softmax_scores_is_refused(detector: DetectorConfig) -> None:
+    """The head would be trained by softmax and detect by sigmoid."""
+    with pytest.raises(ValueError, match=r"cse_autoloss_a trains softmax scores.*sigmoid"):
+        CriterionRetinaHead(
+            num_classes=CLASSES, in_channels=8, criterion={"type": "cse_autoloss_a"}
+        )
+    with pytest.raises(BadConfig, match="cse_autoloss_a trains softmax scores"):
+        build_model(detector, {"type": "cse_autoloss_a"}, CLASSES)
+
+
 @pytest.mark.parametrize("with_truth", [True, False])
-@pytest.mark.parametrize("criterion", [BASELINE, {"type": "parameterized_ap"}])
+@pytest.mark.parametrize(
+    "criterion", [BASELINE, {"type": "parameterized_ap"}, {"type": "cse_autoloss_b"}]
+)
 def test_every_parameter_of_the_detector_gets_a_gradient(
     detector: DetectorConfig, criterion: dict[str, Any], with_truth: bool
 ) -> None:

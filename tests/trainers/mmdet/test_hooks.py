@@ -1,12 +1,16 @@
-"""The collapse rule, one iteration at a time."""
+"""The collapse rule, one iteration at a time; and the end of an epoch."""
 
 import math
 from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.hooks import CheckpointHook
+from mmengine.runner import get_priority
+from torch import nn
 
-from trainers.mmdet.hooks import CollapseHook
+from loss import FocalGIoU
+from trainers.mmdet.hooks import CollapseHook, EndEpochs
 from trainers.trial import Diverged
 
 
@@ -51,3 +55,24 @@ def test_progress_is_told_at_every_iteration() -> None:
     calls: list[None] = []
     train(CollapseHook(lambda: calls.append(None)), [0.5] * 3)
     assert len(calls) == 3
+
+
+class Counts(FocalGIoU):
+    """Counts its epochs."""
+
+    epochs = 0
+
+    def end_epoch(self) -> None:
+        self.epochs += 1
+
+
+def test_every_criterion_hears_of_the_end_of_an_epoch_once() -> None:
+    one, other = Counts(), Counts()
+    model = nn.ModuleDict({"head": nn.ModuleDict({"criterion": one}), "other": other})
+    EndEpochs().after_train_epoch(SimpleNamespace(model=model))
+    assert (one.epochs, other.epochs) == (1, 1)
+
+
+def test_it_hears_of_it_before_the_checkpoint_is_written() -> None:
+    """Lower numbers come first."""
+    assert get_priority(EndEpochs.priority) < get_priority(CheckpointHook.priority)

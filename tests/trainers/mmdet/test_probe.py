@@ -1,5 +1,6 @@
 """Proof that theta arrived: whole for a sound head, broken for each that ignores a part of it."""
 
+import copy
 import random
 from collections.abc import Callable
 from typing import Any
@@ -31,7 +32,11 @@ def model_of(spec: TrialSpec) -> Any:
     return model
 
 
-@pytest.mark.parametrize("changes", [{}, BASELINE], ids=["theta", "baseline"])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, BASELINE, *({"criterion": {"type": t}, "theta": None} for t in ("ap", "alrp", "ndcg"))],
+    ids=["theta", "baseline", "ap", "alrp", "ndcg"],
+)
 def test_a_sound_head_passes(make_spec: MakeSpec, changes: Any) -> None:
     spec = make_spec(**changes)
     fingerprint = prove_theta(model_of(spec), spec)
@@ -271,9 +276,14 @@ def test_a_theta_and_its_control_points_have_one_fingerprint(make_spec: MakeSpec
     assert prove_theta(model_of(spec), spec) == prove_theta(model_of(named), named)
 
 
+ALRP = {"criterion": {"type": "alrp"}, "theta": None}
+"""A criterion that counts what it sees in training."""
+
+
 @pytest.mark.parametrize("training", [True, False])
-def test_nothing_is_changed_by_looking(make_spec: MakeSpec, training: bool) -> None:
-    spec = make_spec()
+@pytest.mark.parametrize("changes", [{}, ALRP], ids=["theta", "alrp"])
+def test_nothing_is_changed_by_looking(make_spec: MakeSpec, changes: Any, training: bool) -> None:
+    spec = make_spec(**changes)
     model = model_of(spec).train(training)
     modes = [module.training for module in model.modules()]
     state = {name: value.clone() for name, value in model.state_dict().items()}
@@ -293,6 +303,17 @@ def test_nothing_is_changed_by_looking(make_spec: MakeSpec, training: bool) -> N
     assert str(before[1]) == str(after[1])
     assert before[2] == after[2]
     assert torch.get_num_threads() == threads
+
+
+def test_nor_by_a_proof_that_fails(make_spec: MakeSpec) -> None:
+    spec = make_spec(**ALRP)
+    model = model_of(spec)
+    model.bbox_head.criterion.epoch_sums.fill_(3.0)
+    before = copy.deepcopy(model.state_dict())
+    other = make_spec(criterion={"type": "alrp", "delta": 0.5}, theta=None)
+    with pytest.raises(ThetaNotApplied, match="its loss differs"):
+        prove_theta(model, other)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_a_probe_without_positives_proves_nothing(make_spec: MakeSpec) -> None:

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from mmengine.hooks import Hook
 
 from loss import CURVES
 from trainers.config import parameterization
 from trainers.datasets.coco import DataConfig
 from trainers.mmdet.heads import CriterionRetinaHead
-from trainers.mmdet.training import build_runner
+from trainers.mmdet.training import build_runner, train_in_full
 from trainers.trial import TrialResult, TrialSpec, run_trial
 
 MakeSpec = Callable[..., TrialSpec]
@@ -170,6 +171,53 @@ def test_a_short_trial_may_diverge_too(make_spec: MakeSpec, tmp_path: Path) -> N
     assert result.reward == 0.0
     assert result.iterations == 4
     assert result.error == "the loss was nan on the last of 4 iterations"
+
+
+ALRP = {"criterion": {"type": "alrp"}, "theta": None}
+WEIGHT, SUMS = (f"bbox_head.criterion.{name}" for name in ("localization_weight", "epoch_sums"))
+
+
+class Losses(Hook):
+    """Keeps the losses of every iteration."""
+
+    def __init__(self) -> None:
+        self.seen: list[dict[str, float]] = []
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        self.seen.append({name: loss.item() for name, loss in outputs.items()})
+
+
+def test_self_balancing_follows_the_epochs(make_spec: MakeSpec, tmp_path: Path) -> None:
+    """50 in the first; then (mean classification + localisation) / localisation of the last."""
+    losses, weight = Losses(), 50.0
+    runner = build_runner(make_spec(**ALRP, schedule={"epochs": 2}), tmp_path, [losses])
+    assert runner.model.state_dict()[WEIGHT] == weight
+    runner.train()
+    assert len(losses.seen) == 2 * 4
+    for epoch in (losses.seen[:4], losses.seen[4:]):
+        classification = sum(each["loss_cls"] for each in epoch)
+        localization = sum(each["loss_bbox"] / weight for each in epoch)
+        weight = (classification + localization) / localization
+    assert runner.model.state_dict()[WEIGHT].item() == pytest.approx(weight, rel=1e-5)
+    assert not runner.model.state_dict()[SUMS].any()
+
+
+def test_self_balancing_survives_a_resume(make_spec: MakeSpec, tmp_path: Path) -> None:
+    """The second epoch has the weight that the first one says, also after a checkpoint."""
+    steady = {"flip": False, "warmup_iterations": 0}
+
+    def train(folder: str, epochs: int, resume: bool = False) -> dict[str, torch.Tensor]:
+        spec = make_spec(**ALRP, schedule=steady | {"epochs": epochs})
+        train_in_full(spec, tmp_path / folder, resume=resume, say=lambda line: None)
+        checkpoint = tmp_path / folder / f"epoch_{epochs}.pth"
+        return torch.load(checkpoint, weights_only=False)["state_dict"]
+
+    first = train("interrupted", 1)
+    assert first[WEIGHT] != 50
+    assert not first[SUMS].any()
+    assert equal(train("interrupted", 2, resume=True), train("whole", 2))
 
 
 class ForgetsTheScale(CriterionRetinaHead):
