@@ -5,7 +5,7 @@ stopped by itself; 130 interrupted. After 3 and 130, `paploss resume` goes on.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import IntEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -129,9 +129,7 @@ def train(
         typer.echo(line, err=True)
     folder = out or training_yaml.with_suffix("").absolute().parent / "training"
     results = retrain(config, folder, resume=resume, device=device)
-    for split in ("val", "test"):
-        scores = "  ".join(f"{name} {value:.4f}" for name, value in results[split].items())
-        typer.echo(f"{split:<5} {scores}")
+    _print_scores(results)
     found = config.found_by.get("test_AP_mean")
     if found is not None:
         typer.echo(f"The search's own short trainings had test AP {found:.4f}.")
@@ -219,6 +217,15 @@ def _print_data(summary: dict[str, Any]) -> None:
         typer.echo(note)
     if summary["dataset"]:
         typer.echo(f"Use it in a search with `data: {summary['dataset']}`.")
+
+
+def _print_scores(results: Mapping[str, Any]) -> None:
+    """Every metric of both held-out splits; a split may lack some."""
+    val, test = results["val"], results["test"]
+    typer.echo(f"{'':<9}{'val':>7}{'test':>8}")
+    for name in dict.fromkeys([*val, *test]):
+        left, right = (f"{split[name]:.4f}" if name in split else "-" for split in (val, test))
+        typer.echo(f"{name:<9}{left:>7}{right:>8}")
 
 
 @app.callback(invoke_without_command=True)

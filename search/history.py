@@ -19,7 +19,10 @@ from paploss.errors import BadExperiment
 from paploss.files import read_json, read_yaml, write_atomic
 
 PHASES = ("baseline", "start", "search", "final")
-METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+METRICS = (
+    *("AP", "AP50", "AP75", "APs", "APm", "APl"),
+    *("oLRP", "oLRP_loc", "oLRP_fp", "oLRP_fn"),
+)
 TIMINGS = ("setup", "train", "evaluate")
 _PLAIN = (
     *("phase", "round", "slot", "repeat", "label", "status", "reward", "seconds"),
@@ -71,7 +74,8 @@ class History:
         records: the journal's records, one a finished trial, in the order of `trials`.
         trials: one row a finished trial: baseline, start, search by round and slot, final by
             candidate (in the column `round`) and repeat. Theta is one column a coordinate,
-            `theta.<name>`; AP on the two held-out splits is `val_AP`, `test_AP`, ...
+            `theta.<name>`; AP on the two held-out splits is `val_AP`, `test_AP`, and so for the
+            other `METRICS`, NaN where a trial has none.
         policy: one row a round and coordinate: round, coordinate, mean, std.
         damaged: the files that could not be used, each with the reason.
     """

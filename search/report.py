@@ -15,7 +15,7 @@ from paploss.files import read_json, write_atomic
 from search import page
 from search.curves import ROLES, Points, draw_curve, draw_policy, svg
 from search.headline import best_curves, draw_rewards, start_curves
-from search.history import TIMINGS, History, load_history, shared_fingerprints
+from search.history import METRICS, TIMINGS, History, load_history, shared_fingerprints
 from search.standings import Standing, standings, verdict, winner
 
 Record = Mapping[str, Any]
@@ -40,6 +40,7 @@ def render_html(history: History) -> str:
     sections = (
         _header(history, table, name),
         _standings_section(table),
+        _metrics_section(history),
         _rewards_section(history),
         _curves_section(history, table),
         _policy_section(history),
@@ -97,6 +98,25 @@ def _standings_section(table: Sequence[Standing]) -> str:
         head, rows, right={1, 2, 3}, strong={i for i, s in enumerate(table) if s is best}
     )
     return f"<h2>Standings</h2>{body}<p class=note>{note}</p>" if rows else ""
+
+
+def _metrics_section(history: History) -> str:
+    columns = {f"test_{name}": name for name in METRICS}
+    trials = history.trials[history.trials["status"] == "ok"].rename(columns=columns)
+    means = trials.groupby(["phase", "round", "label"], sort=False)[list(METRICS)].mean()
+    # Search trials are not scored on test, and no old experiment has oLRP.
+    means = means.dropna(how="all").dropna(axis=1, how="all")
+    if means.empty:
+        return ""
+    rows = [(key[-1], *map(page.number, values)) for key, *values in means.itertuples()]
+    note = (
+        "Means over the repeats that ended well. AP, and AP at IoU 0.5 and 0.75, of small, medium "
+        "and large objects: higher is better. oLRP, the error at each class's best score "
+        "threshold, and its parts there (loc: 1 − IoU of what was found, fp: 1 − precision, fn: "  # noqa: RUF001
+        "1 − recall): lower is better."  # noqa: RUF001
+    )
+    body = page.table(("loss", *means), rows, right=set(range(1, len(means.columns) + 1)))
+    return f"<h2>All metrics on test</h2>{body}<p class=note>{note}</p>"
 
 
 def _rewards_section(history: History) -> str:

@@ -16,7 +16,7 @@ def retrain(
     """Train in full, score on both held-out splits, and keep it all in `out`.
 
     `out` gets mmengine's log (train.log), its checkpoints, and results.json: {"val": ...,
-    "test": ..., "fingerprint": ...} with COCO's metrics in [0, 1].
+    "test": ..., "fingerprint": ...} with COCO's and oLRP's metrics in [0, 1].
 
     Args:
         resume: go on from the last checkpoint in `out`, if there is one.

@@ -57,7 +57,7 @@ class TrialResult(StrictModel):
     Attributes:
         status: "ok"; "diverged" (reward 0: evidence that theta is bad); "failed" (no evidence).
         reward: COCO AP on the search validation split in [0, 1]; None where failed.
-        val, test: COCO's metrics by name, of the splits that were scored.
+        val, test: COCO's and oLRP's metrics by name, of the splits that were scored.
         fingerprint: hash of what the head did with the probe batch.
         timing: seconds by part: setup, train, evaluate.
         skipped_images: images that could not be read, with the reason.

@@ -36,8 +36,11 @@ def make_record(phase: str, round: int = 0, slot: int = 0, repeat: int = 0, **ot
     metrics = (
         None
         if ap is None
-        else {"AP": ap, "AP50": min(1.0, 2 * ap), "AP75": ap / 2, "APs": -1.0, "APm": ap, "APl": ap}
-    )
+        else {
+            "AP": ap, "AP50": min(1.0, 2 * ap), "AP75": ap / 2, "APs": -1.0, "APm": ap, "APl": ap,
+            "oLRP": 1 - ap, "oLRP_loc": 0.25, "oLRP_fp": ap, "oLRP_fn": 0.5,
+        }
+    )  # fmt: skip
     status = other.get("status", "ok")
     record = {
         "phase": phase, "round": round, "slot": slot, "repeat": repeat,

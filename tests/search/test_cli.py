@@ -184,6 +184,22 @@ def test_no_training_yaml_there(paploss_cli, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_scores_of_a_training_stand_side_by_side(capsys):
+    """Test has large objects, val has none; what is not a score is not shown."""
+    results = {
+        "val": {"AP": 0.5, "oLRP_loc": 0.25},
+        "test": {"AP": 0.75, "APl": 1.0, "oLRP_loc": 0.125},
+        "fingerprint": "f00d",
+    }
+    cli._print_scores(results)
+    assert capsys.readouterr().out.splitlines() == [
+        "             val    test",
+        "AP        0.5000  0.7500",
+        "oLRP_loc  0.2500  0.1250",
+        "APl            -  1.0000",
+    ]
+
+
 def test_shapes_are_drawn_once(paploss_cli, tmp_path):
     arguments = ("data", "shapes", "--out", tmp_path / "shapes", "--train", 3, "--val", 2)
     arguments += ("--test", 1, "--size", 32)

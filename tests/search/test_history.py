@@ -35,6 +35,9 @@ def test_a_row_holds_what_the_record_says(experiment, record):
     assert (row["val_AP"], row["val_AP50"], row["test_AP75"], row["test_APs"]) == (
         0.25, 0.5, 0.125, -1.0,
     )  # fmt: skip
+    assert (row["val_oLRP"], row["test_oLRP_loc"], row["test_oLRP_fp"], row["test_oLRP_fn"]) == (
+        0.75, 0.25, 0.25, 0.5,
+    )  # fmt: skip
     assert (row["timing_setup"], row["timing_train"], row["timing_evaluate"]) == (1.0, 9.0, 1.5)
     assert row["skipped_images"] == 2
     assert json.loads(row["control_points"]) == written["control_points"]
@@ -43,6 +46,16 @@ def test_a_row_holds_what_the_record_says(experiment, record):
     assert names[:3] == ["theta.H2.x1", "theta.H2.y1", "theta.H2.x2"]
     assert names[-1] == "theta.gradient_scale" and len(names) == 41
     assert row[names].tolist() == written["theta"]
+
+
+def test_metrics_that_a_record_does_not_have(experiment, record):
+    """As of an experiment that is older than a metric, or of a split without large objects."""
+    old = record("search", 0, 0, ap=0.25)
+    old["val"] = {"AP": 0.25, "AP50": 0.5}
+    trials = load_history(experiment([old, record("search", 0, 1, ap=0.3)])).trials
+    assert trials["val_AP"].tolist() == [0.25, 0.3]
+    assert math.isnan(trials["val_oLRP"][0]) and trials["val_oLRP"][1] == 0.7
+    assert math.isnan(trials["val_APl"][0])
 
 
 def test_the_baseline_has_no_theta_and_a_failed_trial_no_reward(experiment, record):

@@ -78,6 +78,37 @@ def test_the_page_tells_the_whole_story(experiment, searched):
     assert all(len(label) > 40 for label in page.labels)
 
 
+def metrics_section(page: Page) -> str:
+    _, _, after = page.words.partition("All metrics on test ")
+    return after.partition(" Means over the repeats")[0]
+
+
+def test_all_metrics_are_averaged_over_the_repeats_that_ended_well(experiment, record):
+    records = [record("baseline", repeat=k, ap=ap) for k, ap in enumerate((0.2, 0.3))]
+    records.append(record("baseline", repeat=2, status="diverged", ap=None))
+    records += [record("search", 0, 0, ap=0.9), record("final", 1, ap=0.5)]
+    _, page = read(experiment(records))
+    # The fixture's: AP, 2 AP, AP / 2, -1, AP, AP, 1 - AP, 1/4, AP, 1/2.
+    assert metrics_section(page) == (
+        "loss AP AP50 AP75 APs APm APl oLRP oLRP_loc oLRP_fp oLRP_fn "
+        "Focal + GIoU 0.250 0.500 0.125 -1.000 0.250 0.250 0.750 0.250 0.250 0.500 "
+        "candidate 1 0.500 1.000 0.250 -1.000 0.500 0.500 0.500 0.250 0.500 0.500"
+    )
+
+
+def test_a_metric_that_no_trial_has_takes_no_column(experiment, record):
+    """As in an experiment that is older than oLRP."""
+    old = record("baseline", ap=0.25)
+    old["test"] = {"AP": 0.25, "APl": 0.5}
+    _, page = read(experiment([old]))
+    assert metrics_section(page) == "loss AP APl Focal + GIoU 0.250 0.500"
+
+
+def test_search_trials_have_no_metrics_on_test(experiment, record):
+    _, page = read(experiment([record("search", 0, 0)]))
+    assert "Trials" in page.words and metrics_section(page) == ""
+
+
 def test_the_page_needs_nothing_else(experiment, searched):
     text, page = read(experiment(searched))
     assert not {"script", "link", "iframe", "object"} & set(page.tags)

@@ -1,4 +1,4 @@
-"""COCO average precision of a detector on one split."""
+"""COCO average precision, and optimal LRP, of a detector on one split."""
 
 import contextlib
 import io
@@ -11,6 +11,8 @@ from faster_coco_eval import COCO, COCOeval_faster
 from mmengine.dataset import pseudo_collate
 from torch.utils.data import DataLoader
 
+from trainers.lrp import optimal_lrp
+
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
@@ -21,10 +23,13 @@ def score(
     workers: int = 0,
     progress: Callable[[], None] | None = None,
 ) -> dict[str, float]:
-    """COCO's box metrics in [0, 1] of `model` on `dataset`, a `TrialDataset` in test mode.
+    """COCO's box metrics and those of oLRP of `model` on `dataset`, a `TrialDataset` in test mode.
 
-    Images that cannot be read are left out. A metric without ground truth (no small boxes, say)
-    is left out too.
+    All are in [0, 1]; AP is better when higher, oLRP and its parts when lower.
+
+    Images that cannot be read are left out. A metric that is not defined is left out too: without
+    ground truth (no small boxes, say) any, without a detection that is worth keeping the parts
+    oLRP_loc and oLRP_fp.
     """
     loader: DataLoader[Any] = DataLoader(
         dataset, batch_size, num_workers=workers, collate_fn=pseudo_collate
@@ -41,7 +46,9 @@ def score(
                 rows.append(_rows(sample, categories))
             if progress:
                 progress()
-    return average_precision(dataset.ann_file, np.concatenate(rows) if rows else _NO_ROWS, images)
+    found = np.concatenate(rows) if rows else _NO_ROWS
+    lrp = optimal_lrp(dataset.ann_file, found, images)
+    return {**average_precision(dataset.ann_file, found, images), **lrp.metrics()}
 
 
 _NO_ROWS = np.zeros((0, 7))

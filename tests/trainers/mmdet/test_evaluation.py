@@ -15,6 +15,8 @@ from mmengine.structures import InstanceData
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from search import history
+from trainers import lrp
 from trainers.datasets.coco import DataConfig
 from trainers.mmdet.config import build_model
 from trainers.mmdet.evaluation import METRICS, average_precision, score
@@ -178,13 +180,18 @@ class Oracle(torch.nn.Module):
         return list(data["data_samples"])
 
 
+@pytest.mark.usefixtures("mmdet_modules")
 def test_a_perfect_detector_scores_one(
     make_spec: Callable[..., TrialSpec], shapes: DataConfig, tmp_path: Path
 ) -> None:
     dataset = build_dataset(make_spec(), "val", tmp_path)
-    assert score(Oracle(shapes, "val"), dataset, 3)["AP"] == pytest.approx(1.0)
+    scores = score(Oracle(shapes, "val"), dataset, 3)
+    assert scores["AP"] == pytest.approx(1.0)
+    # Boxes come in float32.
+    assert [scores[name] for name in lrp.METRICS] == pytest.approx([0, 0, 0, 0], abs=1e-5)
 
 
+@pytest.mark.usefixtures("mmdet_modules")
 def test_category_ids_need_not_count_from_one(
     make_spec: Callable[..., TrialSpec], copy_data: Callable[[Path], DataConfig], tmp_path: Path
 ) -> None:
@@ -197,10 +204,11 @@ def test_category_ids_need_not_count_from_one(
         category["id"] = numbers[category["id"]]
     data.val.annotations.write_text(json.dumps(coco))
     dataset = build_dataset(make_spec(data=data), "val", tmp_path)
-    assert score(Oracle(data, "val"), dataset, 3)["AP"] == pytest.approx(1.0)
+    scores = score(Oracle(data, "val"), dataset, 3)
+    assert (scores["AP"], scores["oLRP"]) == pytest.approx((1, 0), abs=1e-5)
 
 
-def test_score_is_the_ap_of_what_the_detector_finds(
+def test_score_is_ap_and_olrp_of_what_the_detector_finds(
     make_spec: Callable[..., TrialSpec], tmp_path: Path
 ) -> None:
     """On images that are resized, so that boxes have to find their way back."""
@@ -223,9 +231,16 @@ def test_score_is_the_ap_of_what_the_detector_finds(
     assert len(found) > 100
     assert np.max(np.array(found)[:, 1:5]) <= 64, "in pixels of the image as it is on the disk"
     truth = json.loads(spec.data.val.annotations.read_text())
-    expected = by_pycocotools(truth, np.array(found), [each["id"] for each in truth["images"]])
+    images = [each["id"] for each in truth["images"]]
+    expected = by_pycocotools(truth, np.array(found), images)
+    errors = lrp.optimal_lrp(truth, np.array(found), images).metrics()
+    assert {"oLRP", "oLRP_fn"} <= set(errors)
 
     calls: list[None] = []
     ours = score(model, dataset, batch_size=1, progress=lambda: calls.append(None))
-    assert_same(ours, expected)
+    assert_same(ours, expected | errors)
     assert len(calls) == 8
+
+
+def test_histories_have_a_column_for_every_metric() -> None:
+    assert history.METRICS == METRICS + lrp.METRICS
