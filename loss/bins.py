@@ -20,6 +20,9 @@ CHUNK = (1 << 15) - 1
 does an operation on fewer than 32768 entries on one thread: more of them would wait for each other
 at every small operation, for long where other processes take a core."""
 
+_GPU_CHUNK = 1 << 22
+"""Enough to keep a GPU busy, and little memory for what is made of them in float64."""
+
 _CELLS = (1 << 10, 1 << 20)
 _NAN = 1
 """NaN and what is left out have bins of their own, after the M + 1 real ones."""
@@ -100,8 +103,8 @@ def histogram(bins: Tensor, weights: Tensor | None, size: int) -> Tensor:
 
 
 def chunks(count: int, device: torch.device) -> Iterator[slice]:
-    """Slices that cover `count` scores: small ones on a CPU, one on a GPU."""
-    size = CHUNK if device.type == "cpu" else max(count, 1)
+    """Slices that cover `count` scores."""
+    size = CHUNK if device.type == "cpu" else _GPU_CHUNK
     return (slice(begin, begin + size) for begin in range(0, count, size))
 
 

@@ -3,7 +3,7 @@
 Shape letters: K segments, so K + 1 control points and 2 (K - 1) coordinates of theta.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -104,6 +104,7 @@ class PiecewiseLinear:
     """
 
     control_points: Tensor
+    _lines: dict[torch.device, tuple[Tensor, ...]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         check_control_points(self.control_points)
@@ -130,8 +131,16 @@ class PiecewiseLinear:
 
     def __call__(self, x: Tensor) -> Tensor:
         """The curve at `x` (any shape, clipped to [0, 1]); differentiable in `x`."""
-        x0, y0, x1, y1 = (part.to(x) for part in self.segments)
+        x0, y0, slope, inner = (part.to(x.dtype) for part in self._on(x.device))
         x = x.clamp(0, 1)
-        segment = torch.bucketize(x.detach(), x1[:-1].contiguous())
-        slope = (y1 - y0) / (x1 - x0)
+        segment = torch.bucketize(x.detach(), inner)
         return y0[segment] + slope[segment] * (x - x0[segment])
+
+    def _on(self, device: torch.device) -> tuple[Tensor, ...]:
+        """Begin x, begin y and slope of each segment, and the x between segments, copied to the
+        device once: a copy each iteration would make it wait."""
+        if device not in self._lines:
+            x0, y0, x1, y1 = self.segments
+            lines = (x0, y0, (y1 - y0) / (x1 - x0), x1[:-1].contiguous())
+            self._lines[device] = tuple(part.to(device) for part in lines)
+        return self._lines[device]

@@ -3,6 +3,7 @@
 import copy
 from typing import Any
 
+from loss import criterion_type
 from paploss.errors import BadConfig
 from trainers.config import DetectorConfig, ScheduleConfig
 from trainers.datasets.coco import DataConfig
@@ -16,7 +17,8 @@ def model_settings(
     """The detector's `model`, its head behind the adapter and trained with `criterion`.
 
     Raises:
-        BadConfig: a detector without a head that an adapter covers.
+        BadConfig: a detector without a head that an adapter covers, or a criterion that trains
+            other scores than the head detects by.
     """
     model = copy.deepcopy(detector.model)
     head = model.get("bbox_head")
@@ -25,6 +27,13 @@ def model_settings(
         raise BadConfig(
             f"detector {detector.name}: its head is {given}; expected a bbox_head of one of the "
             f"types {sorted(ADAPTERS)}, which are the ones with a head adapter."
+        )
+    activation = criterion_type(criterion["type"]).activation
+    if activation != "sigmoid":
+        raise BadConfig(
+            f"criterion {criterion['type']} trains {activation} scores, but the {head['type']} of "
+            f"detector {detector.name} detects by the sigmoid of each class; take a criterion that "
+            "trains sigmoid scores."
         )
     head.update(type=ADAPTERS[head["type"]], criterion=criterion, num_classes=classes)
     return model

@@ -219,8 +219,9 @@ def test_a_criterion_for_softmax_scores_is_refused(detector: DetectorConfig) -> 
         CriterionRetinaHead(
             num_classes=CLASSES, in_channels=8, criterion={"type": "cse_autoloss_a"}
         )
-    with pytest.raises(BadConfig, match="cse_autoloss_a trains softmax scores"):
+    with pytest.raises(BadConfig, match="cse_autoloss_a trains softmax scores") as refused:
         build_model(detector, {"type": "cse_autoloss_a"}, CLASSES)
+    assert "Check the `model` section" not in str(refused.value), "the detector is not at fault"
 
 
 @pytest.mark.parametrize("with_truth", [True, False])
