@@ -11,6 +11,7 @@ from loss.cse_autoloss import (
     cse_autoloss_b_regression,
 )
 from loss.cse_autoloss_criteria import CSEAutoLossA, CSEAutoLossB
+from loss.diagnostics import gradient_balance, rank_correlation, score_iou_correlation
 from loss.focal_giou import FocalGIoU
 from loss.ndcg import NDCGLoss, ndcg_loss
 from loss.parameterized_ap import CURVES, parameterized_ap_loss
@@ -38,7 +39,10 @@ __all__ = [
     "cse_autoloss_a_regression",
     "cse_autoloss_b_classification",
     "cse_autoloss_b_regression",
+    "gradient_balance",
     "ndcg_loss",
     "parameterized_ap_loss",
+    "rank_correlation",
+    "score_iou_correlation",
     "theta_from_control_points",
 ]

@@ -44,7 +44,7 @@ def ndcg_loss(logits: Tensor, targets: Tensor, delta: float = 1.0) -> Tensor:
 
     Returns:
         A scalar in [0, 1) in the type of `logits`. Without positives it is 0, whatever the logits.
-        Without negatives it is 0 where positives are 2 delta apart; closer ones share their ranks
+        Without negatives it is 0 where positives are delta apart; closer ones share their ranks
         and lose a little gain (they never lose less than 0), without a gradient. A negative of
         +-inf is above or below everything. NaN, with NaN gradients, if a positive is not finite or
         a negative is NaN.

@@ -7,7 +7,7 @@ from paploss.strict import nearest
 
 
 def config_folder() -> Path:
-    """The folder that holds search/, detectors/, datasets/."""
+    """The folder that holds search/, detectors/, datasets/, presets/."""
     here = Path(__file__).parent
     checkout = here.parent / "configs"
     return checkout if checkout.is_dir() else here / "_configs"
@@ -17,7 +17,7 @@ def find(kind: str, name: str, beside: Path | None = None) -> Path:
     """A configuration by path or by name.
 
     Args:
-        kind: "search", "detectors" or "datasets".
+        kind: "search", "detectors", "datasets" or "presets".
         name: a path, absolute or relative to the current folder or to `beside`, or the name of
             a shipped one.
         beside: the folder of the file that says `name`.
