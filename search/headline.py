@@ -59,7 +59,7 @@ def draw_rewards(figure: Any, history: History) -> None:
             axes.axhline(level, color=colour, linestyle="--", linewidth=1.5, label=label)
             axes.axhspan(level - spread, level + spread, color=colour, alpha=0.13, linewidth=0)
     axes.set(xlabel="round", ylabel="reward (AP on val)")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     axes.tick_params(length=0)
     axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]))
     figure.legend(loc="outside upper left", ncols=3, fontsize=9, columnspacing=1.4)
