@@ -28,7 +28,7 @@ class DetectionBatch:
 
     Raises:
         ValueError: shapes that do not fit each other; a positive that is background or ignored
-            (not checked on a GPU).
+            (checked on a CPU alone).
     """
 
     logits: Tensor
@@ -61,7 +61,7 @@ class DetectionBatch:
             if given != shape:
                 raise ValueError(f"{name} has shape {given}; expected {shape} (A = {A}, P = {P}).")
         # On a GPU the question alone would make the host wait, at every iteration.
-        if not self.logits.is_cuda:
+        if self.logits.device.type == "cpu":
             self._check_positives()
 
     def _check_positives(self) -> None:

@@ -51,6 +51,8 @@ class BinFinder:
         # The cells at both ends hold no boundary: whatever is outside of all of them is there.
         self._scale = (cells - 5) / (high - low).clamp(min=1e-6)
         self._shift = 2 - low * self._scale
+        if not bool((self._scale > 0) & self._scale.isfinite() & self._shift.isfinite()):
+            return  # No grid fits boundaries that are NaN or at the limits of their type.
         own = self._cell(self.boundaries)
         within = torch.zeros(cells + 1, dtype=torch.int32).index_add_(0, own, torch.ones_like(own))
         table = within.cumsum(0, dtype=torch.int32)
@@ -68,7 +70,7 @@ class BinFinder:
         return place.clamp_(0, self._cells - 1).nan_to_num_(self._cells).to(torch.int32)
 
     def __call__(self, scores: Tensor) -> Tensor:
-        """[n] int32 bins of scores [n]: 0..M, and M + 1 for NaN."""
+        """[n] int32 bins of scores [n], n at most `CHUNK` on a CPU: 0..M, and M + 1 for NaN."""
         if self._table is None:
             bins = torch.searchsorted(self.boundaries, scores.contiguous(), out_int32=True)
             return bins.masked_fill_(scores.isnan(), len(self.boundaries) + _NAN)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 _PAIRS = 1 << 21
 """Pairs that are held in memory at once (16 MB each of the few intermediates)."""
@@ -65,6 +66,7 @@ class _DensePairSums(torch.autograd.Function):
         return sums
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         scores, pivots, weights, include = ctx.saved_tensors
         at_scores = torch.zeros_like(scores, memory_format=torch.contiguous_format)
@@ -93,7 +95,7 @@ def _differences(
     """[P, n] s_j - p_i in float64, and [n] bool which of these scores are there."""
     own = scores[part].double()
     keep = torch.ones_like(own, dtype=torch.bool) if include is None else include[part]
-    return own.masked_fill(~keep, 0)[None] - pivots.double()[:, None], keep
+    return own[None] - pivots.double()[:, None], keep
 
 
 def _weights(weights: Tensor, keep: Tensor, part: slice) -> Tensor:

@@ -29,7 +29,7 @@ class PairIndex:
     Args:
         scores: [N] float; float16 and bfloat16 are computed in float32. -inf lies below every
             window, +inf above.
-        pivots: [P] float; one that is not finite makes what depends on it NaN.
+        pivots: [P] float, finite: otherwise no sum means anything, and `nan` says so.
         functions: F of them; they share the sort and the bins.
         include: [N] bool: a score where it is False is not there. None: all are.
     """
@@ -73,20 +73,22 @@ class PairIndex:
 
     @property
     def nan(self) -> Tensor:
-        """[] bool: whether a score that is included is NaN. It has no bin, and is in no sum."""
-        return self._unweighted[0][self._boundaries + 1] > 0
+        """[] bool: whether a score that is included is NaN, which has no bin and is in no sum, or
+        a pivot is not finite."""
+        return (self._unweighted[0][self._boundaries + 1] > 0) | ~self._pivots.isfinite().all()
 
     def sums(self, weights: Tensor | None = None, *, derivative: bool = False) -> Tensor:
         """[F, P] float64: sum_j weights_j f(scores_j - pivots_i), or of the derivative of f.
 
         Args:
-            weights: [N] float64, 1 where None.
+            weights: [N] float, 1 where None.
         """
         functions = self._functions(derivative)
         degree = max(f.degree for f in functions)
         moments = self._moments(degree, weights)
         # Suffix sums over the bins, seen from each boundary: what lies above it.
-        above = [_suffix_sums(moment)[self._rank].view(len(self._pivots), -1) for moment in moments]
+        shape = (len(self._pivots), sum(len(f.offsets) for f in functions))
+        above = [_suffix_sums(moment)[self._rank].view(shape) for moment in moments]
         split = [part.split([len(f.offsets) for f in functions], dim=1) for part in above]
         total = moments[0].sum()
         pairs = zip(functions, zip(*split, strict=True), strict=True)
@@ -125,7 +127,9 @@ class PairIndex:
         if weights is not None:
             moments = self._zero_moments(degree)
             for part in chunks(len(self.scores), self.scores.device):
-                self._add_moments(moments, part, self._bins[part].to(torch.int32), weights[part])
+                self._add_moments(
+                    moments, part, self._bins[part].to(torch.int32), weights[part].double()
+                )
         moments = [moment[: self._boundaries + 1].clone() for moment in moments]
         for moment in moments[1:]:
             # What lies below or above every boundary is only counted: it may be infinite.

@@ -95,7 +95,9 @@ def parameterized_ap_loss(
 
     loss = 1/P sum_i [1 - I1(u_i) + I3(u_i) sum_j H2(x_ij) (1 - I2(u_j)) / sg(sum_j H1(x_ij))]
 
-    Exact, in O((N + P K) log(P K)) time and O(N + P K) memory. sg blocks the gradient.
+    Exact, in O((N + P K) log(P K)) time and O(N + P K) memory; the forms "sqrt" and "sigmoid",
+    which are not made of polynomials, in O(N P) time and by chunks. sg blocks the gradient. A GPU
+    makes the host wait once, for the positives; the criterion, which is given them, never does.
 
     Args:
         logits: [N] float; float16 and bfloat16 are computed in float32.
@@ -109,11 +111,11 @@ def parameterized_ap_loss(
 
     Returns:
         A scalar of the type of `logits`. Without positives it is 0 and has zero gradients; with
-        a NaN logit that is not ignored, or a positive that is not finite, it is NaN. Where
+        a NaN that is not ignored, or a positive's logit that is infinite, it is NaN. Where
         sum_j H1 is less than 1e-6, it counts as that.
 
     Raises:
-        ValueError: shapes that differ.
+        ValueError: shapes that differ; control points that are no curves; an empty cap.
 
     Source: equations (5) to (8) of the paper; conventions at ties, breakpoints and clip ends
     as in its released code.
@@ -156,6 +158,7 @@ def loss_of_positives(
     """`parameterized_ap_loss`, given the `positive` indices and their `localization` [P].
 
     `negative_weight` is 1 - I2(u) of negatives: one for all, or [N] (read at negatives only).
+    `valid` [N] bool says what is not ignored, and is written to.
     """
     if len(positive) == 0:
         return logits[:0].sum() + localization[:0].sum().to(logits)
@@ -170,8 +173,7 @@ def loss_of_positives(
     if detach_denominator:
         h1 = h1.detach()
     loss = (1 - curves.I1(u) + curves.I3(u) * h2 / h1.clamp(min=_FLOOR)).mean()
-    # Curves are flat at infinity and would say something: a diverged head must not go unseen.
-    return torch.where(s.isfinite().all(), loss, torch.nan).to(logits.dtype)
+    return loss.to(logits.dtype)
 
 
 def _sums_over_negatives(
@@ -212,5 +214,7 @@ def _ranked(scores: Tensor, valid: Tensor, num_topk: int | None) -> Tensor:
     """[N] bool: the elements that j runs over."""
     if num_topk is None or num_topk >= len(scores):
         return valid
-    top = scores.masked_fill(~valid, -torch.inf).topk(num_topk).indices
+    # A negative at -inf is still above what is ignored.
+    finite = scores.clamp(min=torch.finfo(scores.dtype).min)
+    top = finite.masked_fill(~valid, -torch.inf).topk(num_topk).indices
     return valid & torch.zeros_like(valid).index_fill_(0, top, True)

@@ -158,11 +158,13 @@ class ParameterizedAPFamily:
             )
         split = 2 * (self.segments - 1) * len(self._own)
         points = control_points_from_theta(values[:split].view(len(self._own), -1))
-        rows = dict(zip(self._own, points.tolist(), strict=True))
+        rows = dict(zip(self._own, points, strict=True))
         scale = self.gradient_scale
         return {
             "type": "parameterized_ap",
-            "control_points": {name: rows[own] for name, own in SHARING[self.shared].items()},
+            "control_points": {
+                name: rows[own].tolist() for name, own in SHARING[self.shared].items()
+            },
             "gradient_scale": 10 ** (2 * float(values[-1]) - 1) if scale is None else scale,
             "localization": self.localization,
             "num_topk": self.num_topk,

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from loss.pair_function import PairFunction
 from loss.pair_index import PairIndex
@@ -33,10 +34,10 @@ def pair_sums(
 
     Args:
         scores, pivots, functions, include: see `PairIndex`.
-        weights: [N] float64, 1 where None.
+        weights: [N] float, 1 where None.
 
     Returns:
-        [F, P] float64; NaN if a score that is included is NaN.
+        [F, P] float64; NaN if a score that is included is NaN, or a pivot is not finite.
     """
     out: Tensor = _PairSums.apply(scores, pivots, weights, functions, include)  # type: ignore[no-untyped-call]
     return out
@@ -54,21 +55,24 @@ class _PairSums(torch.autograd.Function):
     ) -> Tensor:
         index = PairIndex(scores, pivots, functions, include=include)
         # Saved as autograd wants it, so that a change in place is noticed.
-        ctx.save_for_backward(scores, weights)
+        ctx.save_for_backward(scores, weights, include)
         ctx.index = index
         ctx.pivots_dtype = pivots.dtype
         # NaN has no place among the boundaries: say it here, or a diverged head would go unseen.
         return index.sums(weights) + torch.where(index.nan, torch.nan, 0.0)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        _, weights = ctx.saved_tensors
+        _, weights, include = ctx.saved_tensors
         index: PairIndex = ctx.index
         at_scores = at_pivots = at_weights = None
         if ctx.needs_input_grad[0]:
             at_scores = index.spread(grad, derivative=True)
             if weights is not None:
-                at_scores = at_scores * weights.to(at_scores)
+                # What is not included may weigh NaN.
+                own = weights if include is None else weights.masked_fill(~include, 0)
+                at_scores = at_scores * own.to(at_scores)
         if ctx.needs_input_grad[1]:
             slopes = index.sums(weights, derivative=True)
             at_pivots = -(grad * slopes).sum(0).to(ctx.pivots_dtype)
@@ -115,6 +119,7 @@ class _ElementSums(torch.autograd.Function):
         return index.sums() + torch.where(index.nan, torch.nan, 0.0), pivots
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor, grad_pivots: Tensor) -> tuple[Tensor | None, ...]:
         _, elements = ctx.saved_tensors
         index: PairIndex = ctx.index
@@ -140,6 +145,7 @@ class _AssignGradient(torch.autograd.Function):
         return value.detach().clone()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
         return grad.to(gradient.dtype) * gradient, None, None

@@ -6,6 +6,7 @@ Shape letters: N scores, P positives, K segments of a curve.
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from hypothesis import strategies as st
@@ -30,17 +31,47 @@ def curve(points: Tensor, x: Tensor) -> Tensor:
     return y + 0 * x.detach()  # NaN lies in no segment, and stays NaN
 
 
-def pair_curve(points: Tensor | None, scores: Tensor, pivots: Tensor) -> Tensor:
-    """[P, N]: the curve at d / 2 + 1/2 of every d = s_j - p_i; the step of d without points."""
-    d = scores.double()[None, :] - pivots.double()[:, None]
-    return (d.sign() + 1) / 2 if points is None else curve(points, d / 2 + 0.5)
+def step(d: Tensor) -> Tensor:
+    """0, 1/2 for a tie, 1."""
+    return (d.sign() + 1) / 2
+
+
+def root(x: Tensor) -> Tensor:
+    """x^(1/2), whose slope at arguments up to 1e-4 is that at 1e-4."""
+    steepest = x.detach().sqrt() + 0.5 / math.sqrt(1e-4) * (x - x.detach())
+    return torch.where(x > 1e-4, x.clamp(min=1e-4).sqrt(), steepest)
+
+
+def clip(d: Tensor) -> Tensor:
+    return (d / 2 + 0.5).clamp(0, 1)
+
+
+Function = Callable[[Tensor], Tensor]
+FORMS: dict[str, tuple[Function, Function]] = {
+    "linear": (clip, lambda u: u),
+    "square": (lambda d: clip(d) ** 2, lambda u: u**2),
+    "sqrt": (lambda d: root(clip(d)), root),
+    "sigmoid": (torch.sigmoid, lambda u: torch.sigmoid(2 * u - 1)),
+}
+"""H of the difference d = s_j - s_i and I of the localisation score u, of the named forms."""
+
+
+def pap_functions(control_points: Tensor | list[Tensor] | str) -> list[Function]:
+    """H2, I2, I3, I1 and H1, the functions of d and u that control points stand for."""
+    if isinstance(control_points, str):
+        h, i = FORMS[control_points]
+        return [h, i, i, i, h]
+    rows: list[Function] = [partial(curve, points) for points in control_points]
+    H2, I2, I3, I1, *H1 = rows * 5 if len(rows) == 1 else rows
+    above = (lambda d: H1[0](d / 2 + 0.5)) if H1 else step
+    return [lambda d: H2(d / 2 + 0.5), I2, I3, I1, above]
 
 
 def pap_loss(
     logits: Tensor,
     localization: Tensor,
     targets: Tensor,
-    control_points: Tensor,
+    control_points: Tensor | list[Tensor] | str,
     *,
     num_topk: int | None = None,
     detach_denominator: bool = True,
@@ -48,23 +79,23 @@ def pap_loss(
     """Parameterized AP Loss of [N] logits, [N] localisation scores and [N] targets in {1, 0, -1}.
 
     1/P sum_i [1 - I1(u_i) + I3(u_i) sum_j H2(x_ij) (1 - I2(u_j)) / sum_j H1(x_ij)], with the rows
-    of `control_points` [5 or 4, K + 1, 2] in the order of `CURVES`; H1 is the step if left out.
+    of `control_points` [5 or 4, K + 1, 2] in the order of `CURVES`; H1 is the step if left out,
+    one row is all five curves, a string names a form.
     """
-    H2, I2, I3, I1, *rest = control_points.double()
-    H1 = rest[0] if rest else None
+    H2, I2, I3, I1, H1 = pap_functions(control_points)
     i = (targets == 1).nonzero()[:, 0]
     j = (targets >= 0).nonzero()[:, 0]
     if num_topk is not None:
         j = j[logits[j].argsort(descending=True)[:num_topk]]
     if len(i) == 0:
-        return 0 * (logits.sum() + localization.sum()).double()
-    denominator = pair_curve(H1, logits[j], logits[i]).sum(1).clamp(min=1e-6)
+        return 0 * (logits[:0].sum() + localization[:0].sum()).double()
+    d = logits[j].double()[None, :] - logits[i].double()[:, None]
+    u = localization.double().clamp(0, 1)
+    denominator = H1(d).sum(1).clamp(min=1e-6)
     if detach_denominator:
         denominator = denominator.detach()
-    missed = 1 - curve(I2, localization[j])
-    error = (pair_curve(H2, logits[j], logits[i]) * missed).sum(1) / denominator
-    u = localization[i]
-    return (1 - curve(I1, u) + curve(I3, u) * error).mean()
+    error = (H2(d) * (1 - I2(u[j]))).sum(1) / denominator
+    return (1 - I1(u[i]) + I3(u[i]) * error).mean()
 
 
 def focal_loss(logits: Tensor, targets: Tensor, alpha: float, gamma: float) -> float:

@@ -1,7 +1,10 @@
 """What a criterion sees of a mini-batch."""
 
+from dataclasses import fields, replace
+
 import pytest
 import torch
+from torch import Tensor
 
 from loss.batch import DetectionBatch
 
@@ -45,6 +48,8 @@ def test_a_batch_without_positives_or_sizes():
         ("pred_boxes", (4, 4)),
         ("target_boxes", (2, 5)),
         ("anchor_sizes", (2, 4)),
+        ("images", (2,)),
+        ("images", (4, 1)),
     ],
 )
 def test_shapes_that_do_not_fit_are_named(name: str, shape: tuple[int, ...]):
@@ -63,3 +68,113 @@ def test_a_positive_that_is_none_is_refused(change, message):
     # Both would score somebody else's logit, or train on what everybody else ignores.
     with pytest.raises(ValueError, match=message):
         DetectionBatch(**{**GOOD, **change})
+
+
+def test_what_would_make_a_gpu_wait_is_asked_on_a_cpu_alone():
+    """Reading a value on the `meta` device is an error, as a GPU has to wait for it."""
+    tensors = {name: value.to("meta") for name, value in GOOD.items()}
+    batch = DetectionBatch(**tensors)
+    assert batch.targets().is_meta
+
+
+# ---------------------------------------------------------------------------- groups of images
+
+
+def several(images: list[int], positives: list[int]) -> DetectionBatch:
+    """Of one class; every tensor tells by its values which anchor or positive it is of."""
+    A, pos = len(images), torch.tensor(positives, dtype=torch.int64)
+    number = torch.arange(A, dtype=torch.float32)
+    return DetectionBatch(
+        logits=number[:, None],
+        labels=torch.ones(A, dtype=torch.int64).index_fill_(0, pos, 0),
+        weights=1 + number,
+        pos=pos,
+        pred_boxes=pos[:, None].expand(-1, 4) + 0.25,
+        target_boxes=pos[:, None].expand(-1, 4) + 0.5,
+        anchor_sizes=pos[:, None].expand(-1, 2) + 0.75,
+        avg_factor=7.0,
+        images=torch.tensor(images, dtype=torch.int64),
+    )
+
+
+def assert_holds(group: DetectionBatch, anchors: list[int], positives: list[int]) -> None:
+    """The group is made of these anchors and positives of `several`, in this order."""
+    assert group.logits[:, 0].tolist() == anchors
+    assert group.weights.tolist() == [1 + anchor for anchor in anchors]
+    assert group.labels.tolist() == [0 if anchor in positives else 1 for anchor in anchors]
+    assert group.logits[group.pos, 0].tolist() == positives
+    for boxes, part in (
+        (group.pred_boxes, 0.25),
+        (group.target_boxes, 0.5),
+        (group.anchor_sizes, 0.75),
+    ):
+        assert boxes[:, 0].tolist() == [positive + part for positive in positives]
+    assert group.avg_factor is None
+
+
+@pytest.mark.parametrize(
+    ("size", "groups"),
+    [
+        (1, [([0, 1], [1]), ([2, 3, 4], []), ([5, 6], [5, 6])]),
+        (2, [([0, 1, 2, 3, 4], [1]), ([5, 6], [5, 6])]),
+        (3, [([0, 1, 2, 3, 4, 5, 6], [1, 5, 6])]),
+        (9, [([0, 1, 2, 3, 4, 5, 6], [1, 5, 6])]),
+    ],
+)
+def test_a_split_by_hand(size: int, groups: list[tuple[list[int], list[int]]]):
+    """Three images of two, three and two anchors; the second has no positive."""
+    parts = several([0, 0, 1, 1, 1, 2, 2], [1, 5, 6]).split(size)
+    assert len(parts) == len(groups)
+    for part, (anchors, positives) in zip(parts, groups, strict=True):
+        assert_holds(part, anchors, positives)
+
+
+def test_anchors_of_an_image_need_not_be_neighbours():
+    first, second = several([0, 1, 0, 1, 0], [0, 1, 2]).split(1)
+    assert_holds(first, [0, 2, 4], [0, 2])
+    assert_holds(second, [1, 3], [1])
+
+
+def test_a_group_knows_its_images():
+    parts = several([0, 1, 2, 3], []).split(2)
+    assert [part.images.tolist() for part in parts] == [[0, 1], [2, 3]]
+
+
+def test_without_a_size_everything_is_one_group():
+    batch = several([0, 1], [0])
+    assert batch.split(None) == [batch]
+    unaware = replace(batch, images=None)
+    assert unaware.split(None)[0] is unaware
+
+
+def test_what_is_optional_may_be_missing_from_every_group():
+    for part in replace(several([0, 1], [0, 1]), anchor_sizes=None).split(1):
+        assert part.anchor_sizes is None
+
+
+def test_no_anchors_are_one_group_without_any():
+    (group,) = several([], []).split(1)
+    assert_holds(group, [], [])
+
+
+def test_a_split_needs_to_know_the_images():
+    with pytest.raises(ValueError, match="2 images are to be ranked together, but the batch has"):
+        replace(several([0, 1], [0]), images=None).split(2)
+
+
+def test_gradients_find_their_way_back_through_a_split():
+    batch = several([0, 1, 1], [0, 2])
+    leaves = {name: getattr(batch, name).clone() for name in ("logits", "pred_boxes")}
+    batch = replace(batch, **{name: leaf.requires_grad_() for name, leaf in leaves.items()})
+    first, second = batch.split(1)
+    (first.logits.sum() + 2 * second.logits.sum() + 3 * second.pred_boxes.sum()).backward()
+    assert leaves["logits"].grad[:, 0].tolist() == [1, 2, 2]
+    assert leaves["pred_boxes"].grad[:, 0].tolist() == [0, 3]
+
+
+def test_every_field_is_in_every_group():
+    """A field that is added has to be split too; what is left out is left out on purpose."""
+    batch = several([0, 1], [0, 1])
+    for part in batch.split(1):
+        missing = {f.name for f in fields(part) if not isinstance(getattr(part, f.name), Tensor)}
+        assert missing == {"avg_factor"}

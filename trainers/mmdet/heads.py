@@ -101,7 +101,9 @@ class AnchorHeadAdapter:
             batch_img_metas,
             batch_gt_instances_ignore=batch_gt_instances_ignore,
         )
-        labels = torch.cat(labels, 1).flatten()
+        labels = torch.cat(labels, 1)
+        images = torch.arange(len(labels), device=labels.device)[:, None].expand_as(labels)
+        labels = labels.flatten()
         positive = ((labels >= 0) & (labels < self.num_classes)).nonzero().squeeze(1)
         own_anchors = torch.cat([get_box_tensor(level) for image in anchors for level in image])
         own_anchors = own_anchors[positive]
@@ -115,6 +117,7 @@ class AnchorHeadAdapter:
             target_boxes=torch.cat(targets, 1).flatten(0, 1)[positive],
             anchor_sizes=own_anchors[:, 2:] - own_anchors[:, :2],
             avg_factor=float(avg_factor),
+            images=images.flatten(),
         )
 
 

@@ -70,12 +70,12 @@ METAS = [
 
 
 def loss_and_gradients(
-    model: Any, scores: list[Tensor], deltas: list[Tensor], truth: Any = TRUTH
+    model: Any, scores: list[Tensor], deltas: list[Tensor], truth: Any = TRUTH, metas: Any = METAS
 ) -> tuple[Tensor, list[Tensor]]:
     """The sum that is trained on, and its gradient at every output of the head."""
     leaves = [level.clone().requires_grad_() for level in (*scores, *deltas)]
     levels = len(scores)
-    losses = model.bbox_head.loss_by_feat(leaves[:levels], leaves[levels:], truth, METAS)
+    losses = model.bbox_head.loss_by_feat(leaves[:levels], leaves[levels:], truth, metas)
     total, _ = model.parse_losses(losses)
     return total.detach(), list(torch.autograd.grad(total, leaves))
 
@@ -148,6 +148,8 @@ def test_the_batch_holds_the_positives_of_every_image(detector: DetectorConfig) 
 
     image = batch.pos // len(anchors)
     assert set(image.tolist()) == {0, 2}
+    assert torch.equal(batch.images[batch.pos], image)
+    assert batch.images.tolist() == [k for k in range(3) for _ in anchors]
     assert (batch.pos.diff() > 0).all()
     for box, label, index in zip(
         batch.target_boxes, batch.labels[batch.pos], image.tolist(), strict=True
@@ -173,6 +175,24 @@ def test_logits_are_the_scores_of_their_anchor(detector: DetectorConfig) -> None
             rows = batch.logits[row : row + count].view(side, side, head.num_base_priors, CLASSES)
             assert torch.equal(rows, per_cell.permute(2, 3, 0, 1))
             row += count
+
+
+def test_images_may_be_ranked_apart(detector: DetectorConfig) -> None:
+    """The loss and the gradients of a group of one image are those of a batch of that image."""
+    alone = build_model(detector, {"type": "parameterized_ap"}, CLASSES)
+    apart = build_model(detector, {"type": "parameterized_ap", "ranking_group": 1}, CLASSES)
+    scores, deltas = outputs(apart.bbox_head, 8)
+    loss, gradients = loss_and_gradients(apart, scores, deltas)
+    whole, _ = loss_and_gradients(alone, scores, deltas)
+    assert loss.item() != pytest.approx(whole.item(), rel=1e-3)
+
+    for k in range(3):
+        own = ([level[k : k + 1] for level in part] for part in (scores, deltas))
+        one, expected = loss_and_gradients(alone, *own, TRUTH[k : k + 1], METAS[k : k + 1])
+        loss = loss - one / 3
+        for gradient, other in zip(gradients, expected, strict=True):
+            torch.testing.assert_close(gradient[k : k + 1], other / 3, rtol=1e-4, atol=1e-8)
+    assert loss.item() == pytest.approx(0, abs=1e-6)
 
 
 class ForgottenPath(AnchorHeadAdapter, RetinaHead):
@@ -226,7 +246,13 @@ def test_a_criterion_for_softmax_scores_is_refused(detector: DetectorConfig) -> 
 
 @pytest.mark.parametrize("with_truth", [True, False])
 @pytest.mark.parametrize(
-    "criterion", [BASELINE, {"type": "parameterized_ap"}, {"type": "cse_autoloss_b"}]
+    "criterion",
+    [
+        BASELINE,
+        {"type": "parameterized_ap"},
+        {"type": "parameterized_ap", "ranking_group": 2},
+        {"type": "cse_autoloss_b"},
+    ],
 )
 def test_every_parameter_of_the_detector_gets_a_gradient(
     detector: DetectorConfig, criterion: dict[str, Any], with_truth: bool

@@ -59,6 +59,7 @@ def test_extreme_thetas_pass_too(make_spec: MakeSpec, start: float) -> None:
         {"type": "parameterized_ap", "localization": "l1"},
         {"type": "parameterized_ap", "num_topk": 500},
         {"type": "parameterized_ap", "detach_denominator": False},
+        {"type": "parameterized_ap", "ranking_group": 1},  # the probe has two images
     ],
     ids=str,
 )
@@ -69,6 +70,15 @@ def test_options_of_the_family_pass_and_show(make_spec: MakeSpec, criterion: Any
     usual = make_spec(criterion=plain, theta=parameterization(plain).start)
     fingerprint = prove_theta(model_of(spec), spec)
     assert fingerprint != prove_theta(model_of(usual), usual)
+
+
+@pytest.mark.parametrize("shared", ["kind", "all"])
+def test_curves_that_are_shared(make_spec: MakeSpec, shared: str) -> None:
+    criterion = {"type": "parameterized_ap", "shared": shared}
+    names = parameterization(criterion).names
+    theta = np.random.default_rng(0).uniform(0.1, 0.9, len(names))
+    spec = make_spec(criterion=criterion, theta=theta.tolist())
+    prove_theta(model_of(spec), spec)
 
 
 @pytest.mark.parametrize("segments", [2, 8])
@@ -129,6 +139,11 @@ class SwapsTwoCurves(Wrong):
         points = dict(criterion["control_points"])
         points["I1"], points["I3"] = points["I3"], points["I1"]
         return {**criterion, "control_points": points}
+
+
+class RanksAllImagesTogether(Wrong):
+    def wrong(self, criterion: dict[str, Any]) -> dict[str, Any]:
+        return {**criterion, "ranking_group": None}
 
 
 class OtherLocalization(Wrong):
@@ -211,6 +226,15 @@ def test_a_head_that_ignores_a_part_of_theta_fails(
         prove_theta(model, spec)
     with pytest.raises(ThetaNotApplied):
         check_task(spec)
+
+
+def test_a_head_that_ignores_the_ranking_group_fails(
+    make_spec: MakeSpec, use_head: UseHead
+) -> None:
+    use_head(RanksAllImagesTogether)
+    spec = make_spec(criterion={"type": "parameterized_ap", "ranking_group": 1})
+    with pytest.raises(ThetaNotApplied, match="its loss differs"):
+        prove_theta(model_of(spec), spec)
 
 
 def test_nan_is_no_proof(make_spec: MakeSpec) -> None:
