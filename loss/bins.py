@@ -15,19 +15,18 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-CHUNK = (1 << 15) - 1
-"""Scores that are worked on at once on a CPU: what is made of them stays in its cache. And torch
-does an operation on fewer than 32768 entries on one thread: more of them would wait for each other
-at every small operation, for long where other processes take a core."""
+CHUNK, PARALLEL_CHUNK = (1 << 17) - 1, (1 << 15) - 1
+"""Scores that are worked on at once on a CPU, with one thread and with more. Each chunk costs some
+fifty calls, and its temporaries fit a cache. With several threads they are fewer than 32768, so
+that torch does an operation on one: more would wait for each other at every small operation, for
+long where other processes take a core."""
 
 _GPU_CHUNK = 1 << 22
 """Enough to keep a GPU busy, and little memory for what is made of them in float64."""
 
 _CELLS = (1 << 10, 1 << 20)
 _NAN = 1
-"""NaN and what is left out have bins of their own, after the M + 1 real ones."""
-LEFT_OUT = 2
-EXTRA = 2
+"""NaN has a bin of its own, after the M + 1 real ones."""
 
 
 class BinFinder:
@@ -40,6 +39,8 @@ class BinFinder:
 
     def __init__(self, boundaries: Tensor, expected: int) -> None:
         self.boundaries = boundaries
+        # The narrowest type that holds every bin, and one more: most of the memory is bins.
+        self.dtype = torch.int16 if len(boundaries) + _NAN + 1 < 2**15 else torch.int32
         self._table: Tensor | None = None
         # A GPU hides the latency of bisection, and would have to wait for the list of the few.
         if boundaries.device.type == "cpu" and len(boundaries) > 0:
@@ -59,9 +60,8 @@ class BinFinder:
         # A cell with boundaries says how many lie below all of it, as -1 - n.
         table[own] = within[own] - table[own] - 1
         table[cells] = len(self.boundaries) + _NAN
-        self._table = table
+        self._table = table.to(self.dtype)
         self._bounds = torch.cat([self.boundaries, self.boundaries.new_tensor([torch.inf])])
-        self._all = torch.arange(CHUNK)
 
     def _cell(self, scores: Tensor) -> Tensor:
         """[n] int32, rising with the score; `cells` for NaN. Never one fused operation, which
@@ -70,44 +70,47 @@ class BinFinder:
         return place.clamp_(0, self._cells - 1).nan_to_num_(self._cells).to(torch.int32)
 
     def __call__(self, scores: Tensor) -> Tensor:
-        """[n] int32 bins of scores [n], n at most `CHUNK` on a CPU: 0..M, and M + 1 for NaN."""
+        """[n] bins, of type `dtype`, of scores [n]: 0..M, and M + 1 for NaN."""
         if self._table is None:
             bins = torch.searchsorted(self.boundaries, scores.contiguous(), out_int32=True)
-            return bins.masked_fill_(scores.isnan(), len(self.boundaries) + _NAN)
+            return bins.masked_fill_(scores.isnan(), len(self.boundaries) + _NAN).to(self.dtype)
         bins = self._table.index_select(0, self._cell(scores))
-        close = torch.masked_select(self._all[: len(bins)], bins < 0)
+        # The sign, by what torch does several times faster than `bins < 0`.
+        close = bins.clamp(max=0).bool().nonzero().squeeze(1)
         if len(close) == 0:
             return bins
-        return bins.index_copy_(0, close, self._among(scores[close], -1 - bins[close]))
+        exact = self._among(scores[close], -1 - bins[close].to(torch.int32))
+        return bins.index_copy_(0, close, exact.to(self.dtype))
 
     def _among(self, scores: Tensor, below: Tensor) -> Tensor:
         """[n] bins of scores in cells with boundaries, of which `below` [n] lie below the cell."""
         # Most of these cells have one boundary: one comparison settles it, and a second says so.
         bins = below + (scores > self._bounds[below])
-        more = torch.masked_select(self._all[: len(bins)], scores > self._bounds[bins])
+        more = (scores > self._bounds[bins]).nonzero().squeeze(1)
         if len(more) == 0:
             return bins
         exact = torch.searchsorted(self.boundaries, scores[more], out_int32=True)
         return bins.index_copy_(0, more, exact)
 
 
-def histogram(bins: Tensor, weights: Tensor | None, size: int) -> Tensor:
-    """[size]: the sum of `weights` [n] float64 in each bin; the number of entries where None.
-
-    The sums are in order of n on a CPU, so the same input gives the same bits.
-    """
+def counts(bins: Tensor, size: int) -> Tensor:
+    """[size]: how many of `bins` [n] are each."""
     if bins.device.type == "cpu":
-        return torch.bincount(bins, weights=weights, minlength=size)
+        return torch.bincount(bins, minlength=size)
     # `bincount` asks the GPU for the largest bin, and waits for the answer.
-    if weights is None:
-        weights = torch.ones_like(bins, dtype=torch.int64)
-    return weights.new_zeros(size).index_add_(0, bins, weights)
+    return torch.zeros(size, dtype=torch.int64, device=bins.device).index_add_(
+        0, bins.to(torch.int32), torch.ones_like(bins, dtype=torch.int64)
+    )
 
 
 def chunks(count: int, device: torch.device) -> Iterator[slice]:
     """Slices that cover `count` scores."""
-    size = CHUNK if device.type == "cpu" else _GPU_CHUNK
+    size = _chunk() if device.type == "cpu" else _GPU_CHUNK
     return (slice(begin, begin + size) for begin in range(0, count, size))
+
+
+def _chunk() -> int:
+    return CHUNK if torch.get_num_threads() == 1 else PARALLEL_CHUNK
 
 
 def _cells(scores: int, boundaries: int) -> int:

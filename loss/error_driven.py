@@ -118,8 +118,11 @@ class Ranking:
         # Not the other way round: errors that are NaN have to stay.
         errors = torch.where(self.false_positives <= least, 0.0, errors)
         share = errors / self.false_positives.clamp(min=torch.finfo(errors.dtype).tiny)
-        gradient = self._negatives.spread(share[None])
-        gradient.index_copy_(0, positive, -errors.to(gradient))
+
+        def gradient(upstream: Tensor) -> Tensor:
+            at_logits = self._negatives.spread(upstream * share[None])
+            return at_logits.index_copy_(0, positive, -(upstream * errors).to(at_logits))
+
         return assign_gradient(value.to(logits.dtype), logits, gradient)
 
 

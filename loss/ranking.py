@@ -7,7 +7,7 @@ time (`loss.pair_index`). Neither forward nor backward makes a GPU wait for the 
 Shape letters: N scores, P pivots, F functions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -129,10 +129,12 @@ class _ElementSums(torch.autograd.Function):
         return at_scores, None, None, None
 
 
-def assign_gradient(value: Tensor, logits: Tensor, gradient: Tensor) -> Tensor:
-    """`value` [], whose gradient at `logits` is `gradient` (the same shape) by definition.
+def assign_gradient(value: Tensor, logits: Tensor, gradient: Callable[[Tensor], Tensor]) -> Tensor:
+    """`value` [], whose gradient at `logits` is by definition what `gradient` makes of the
+    upstream gradient [] of the value: of the shape and type of `logits`.
 
-    For losses that are trained by an error-driven update instead of a derivative.
+    For losses that are trained by an error-driven update instead of a derivative. A function, so
+    that N numbers are made only where they are wanted, and once.
     """
     out: Tensor = _AssignGradient.apply(logits, value, gradient)  # type: ignore[no-untyped-call]
     return out
@@ -140,12 +142,16 @@ def assign_gradient(value: Tensor, logits: Tensor, gradient: Tensor) -> Tensor:
 
 class _AssignGradient(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
-        ctx.save_for_backward(gradient.to(logits.dtype))
+    def forward(
+        ctx: Any, logits: Tensor, value: Tensor, gradient: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        # Saved as autograd wants it, so that a change in place is noticed.
+        ctx.save_for_backward(logits)
+        ctx.gradient = gradient
         return value.detach().clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        (gradient,) = ctx.saved_tensors
-        return grad.to(gradient.dtype) * gradient, None, None
+        _ = ctx.saved_tensors
+        return ctx.gradient(grad), None, None

@@ -290,7 +290,8 @@ def test_there_are_no_second_derivatives_and_it_says_so():
 def test_an_assigned_gradient_is_taken_as_it_is():
     logits = torch.tensor([1.0, 2.0], dtype=torch.float16, requires_grad=True)
     value = torch.tensor(7.0, dtype=torch.float64)
-    loss = assign_gradient(value, logits, torch.tensor([0.25, -3.0], dtype=torch.float64))
+    gradient = torch.tensor([0.25, -3.0], dtype=torch.float64)
+    loss = assign_gradient(value, logits, lambda upstream: (upstream * gradient).half())
     (2 * loss).backward()
     assert (loss.item(), loss.dtype) == (7, torch.float64)
     assert logits.grad.tolist() == [0.5, -6]
