@@ -1,110 +1,154 @@
-"""What Parameterized AP Loss costs: ratios of times taken side by side in one run.
+"""What the ranking losses cost beside focal loss and beside their forms over all pairs.
 
-    PYTHONPATH=. python benchmarks/loss_cost.py --threads 1 --repeats 20 --clock cpu
+    PYTHONPATH=. python benchmarks/loss_cost.py [--threads 2] [--no-scaling] [--quick]
 
-A row is one mini-batch of A anchors x C classes with P positives. Timed is forward plus backward,
-to logits and boxes: of Focal + GIoU in eager mode, of Parameterized AP Loss (five curves of five
-segments), and, where its P x N pairs fit, of the dense float64 oracle of the tests. The runs take
-turns, and the least of each counts (of two for the oracle). On a shared machine take the clock of
-the process's own CPU time: the wall clock counts what others do.
+Timed is forward plus backward, to logits and boxes. What a row compares is measured in one run,
+taking turns, and the least of each counts. Prints Markdown.
+
+Shape letters: A anchors, C classes, N = A C scores, P positives.
 """
 
 import argparse
-import time
-from collections.abc import Callable
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
-from loss import DetectionBatch, FocalGIoU, ParameterizedAPLoss, control_points_from_theta
-from loss.localization import giou_score
-from tests import oracles
+from benchmarks.loss_runs import (
+    CRITERIA,
+    STAGES,
+    all_pairs_run,
+    criterion_run,
+    focal_names,
+    focal_runs,
+    random_batch,
+)
+from benchmarks.measure import Meter, Run, head, milliseconds, ratio, row
+from loss import DetectionBatch
 
-SIZES = [  # anchors, classes, positives
-    (24_552, 3, 100),  # 8 images of 128 x 128: the quick start
-    (24_552, 3, 1_000),
-    (49_104, 20, 500),  # an image of 512 x 512, VOC
-    (49_104, 80, 500),  # the same, COCO
-]
-DENSE_PAIRS = 10_000_000
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+OURS = "Parameterized AP"
+CAP = 100_000
+"""Scores that the released dense code ranks."""
+PAIRS = {"dense": 10**8, "loop": 4 * 10**8}
+"""More pairs would take more than 8 GB, or more than 20 s on one core."""
+FEW = 2
+"""Turns of what goes over all pairs: it takes seconds, of which a few hundredths do not count."""
 
-
-def random_batch(anchors: int, classes: int, positives: int) -> DetectionBatch:
-    """Logits as at the start of training, around -4.6; one anchor in fifty is ignored."""
-    generator = torch.Generator().manual_seed(0)
-    pos = torch.randperm(anchors, generator=generator)[:positives].sort().values
-    labels = torch.full((anchors,), classes)
-    labels[pos] = torch.randint(0, classes, (positives,), generator=generator)
-    weights = (torch.rand(anchors, generator=generator) > 0.02).float()
-    weights[pos] = 1
-    low = 400 * torch.rand(positives, 2, generator=generator)
-    target = torch.cat([low, low + 50], 1)
-    return DetectionBatch(
-        logits=(torch.randn(anchors, classes, generator=generator) - 4.6).requires_grad_(),
-        labels=labels,
-        weights=weights,
-        pos=pos,
-        pred_boxes=(target + 8 * torch.randn(positives, 4, generator=generator)).requires_grad_(),
-        target_boxes=target,
-    )
+Times = Mapping[tuple[int, int], Mapping[str, float]]
+"""Seconds by (N, P), then by what was run."""
 
 
-def dense(batch: DetectionBatch, points: Tensor) -> Tensor:
-    """The oracle's loss of a whole batch."""
-    targets = batch.targets().flatten()
-    scores = giou_score(batch.pred_boxes, batch.target_boxes)
-    localization = torch.zeros(targets.shape).masked_scatter(targets == 1, scores)
-    return oracles.pap_loss(batch.logits.flatten(), localization, targets, points)
+@dataclass(frozen=True)
+class Sizes:
+    retinanet: tuple[int, int, int] = (125_000, 80, 1_000)  # A, C, P
+    scores: tuple[int, ...] = (10_000, 100_000, 1_000_000, 10_000_000)
+    positives: tuple[int, ...] = (10, 100, 1_000, 3_000)
 
 
-def row(size: tuple[int, int, int], repeats: int, clock: Callable[[], float]) -> str:
-    """The table's row of a size."""
-    batch = random_batch(*size)
-    theta = 0.1 + 0.3 * torch.rand(5, 8, generator=torch.Generator().manual_seed(1))
-    points = control_points_from_theta(theta)
-    focal, pap = FocalGIoU(), ParameterizedAPLoss(points)
-    runs: dict[str, Callable[[], Tensor]] = {
-        "focal": lambda: torch.stack(list(focal(batch).values())).sum(),
-        "pap": lambda: pap(batch)["loss_pap"],
-    }
-    anchors, classes, positives = size
-    if anchors * classes * positives <= DENSE_PAIRS:
-        runs["dense"] = lambda: dense(batch, points)
-    best = dict.fromkeys(runs, float("inf"))
-    for turn in range(repeats):
+QUICK = Sizes((500, 80, 50), (1_000, 4_000), (10, 100))
+
+
+def retinanet_tables(sizes: Sizes, meter: Meter, repeats: int, rivals: list[str]) -> Iterator[str]:
+    """Every loss on one mini-batch, at each stage of a training."""
+    anchors, classes, positives = sizes.retinanet
+    for stage in STAGES:
+        yield f"## {anchors:,} anchors x {classes} classes, {positives:,} positives: {stage}\n"
+        batch = random_batch(sizes.retinanet, stage, meter.device)
+        runs = {name: criterion_run(batch, name) for name in CRITERIA}
+        runs |= focal_runs(batch, rivals)
+        best = meter.least({name: (run, repeats) for name, run in runs.items()})
+        yield head(["", "ms", *(f"/ {name}" for name in rivals), "extra memory / logits"])
         for name, run in runs.items():
-            if name != "dense" or turn < 2:
-                begin = clock()
-                torch.autograd.grad(run(), [batch.logits, batch.pred_boxes])
-                best[name] = min(best[name], clock() - begin)
-    cells = [
-        f"{anchors:,} x {classes}",
-        f"{positives:,}",
-        f"{1e3 * best['focal']:.1f} ms",
-        f"{1e3 * best['pap']:.1f} ms",
-        f"{best['pap'] / best['focal']:.1f}",
-        f"{best['dense'] / best['pap']:.0f}" if "dense" in best else "-",
-    ]
-    return f"| {' | '.join(cells)} |"
+            beside = [ratio(best[name], best[rival]) for rival in rivals]
+            memory = meter.extra_bytes(run) / batch.logits.nbytes
+            yield row([name, milliseconds(best[name]), *beside, f"{memory:.2f}"])
+        yield ""
+
+
+def pairwise_runs(batch: DetectionBatch) -> dict[str, Run]:
+    """The two forms over all pairs, as far as they are within `PAIRS`."""
+    n, p = batch.logits.numel(), len(batch.pos)
+    runs = {"dense": all_pairs_run(batch, block=p, cap=CAP), "loop": all_pairs_run(batch, block=1)}
+    pairs = {"dense": min(n, CAP) * p, "loop": n * p}
+    return {name: run for name, run in runs.items() if pairs[name] <= PAIRS[name]}
+
+
+def scaling_table(sizes: Sizes, meter: Meter, repeats: int, rivals: list[str]) -> Iterator[str]:
+    """Parameterized AP Loss over N and P, beside what it is compared with."""
+    names = [OURS, *rivals, *PAIRS]
+    ratios = [(OURS, rival) for rival in rivals] + [(name, OURS) for name in PAIRS]
+    yield f"## {OURS} at the start of training: ms\n"
+    yield head(["N", "P", *names, *(f"{a} / {b}" for a, b in ratios)])
+    times = {}
+    for n, p in itertools.product(sizes.scores, sizes.positives):
+        batch = random_batch((n, 1, p), "start of training", meter.device)
+        runs = {OURS: criterion_run(batch, OURS), **focal_runs(batch, rivals)}
+        turns = {name: (run, repeats) for name, run in runs.items()}
+        turns |= {name: (run, FEW) for name, run in pairwise_runs(batch).items()}
+        times[n, p] = best = meter.least(turns)
+        cells = {name: milliseconds(best.get(name)) for name in names}
+        if n > CAP and "dense" in best:
+            cells["dense"] += "*"
+        beside = [ratio(best.get(a), best.get(b)) for a, b in ratios]
+        yield row([f"{n:,}", f"{p:,}", *cells.values(), *beside])
+    yield f"\n\\* The {CAP:,} highest scores alone. - Not run: more than 8 GB or 20 s.\n"
+    yield "The times grow as\n"
+    yield from exponents(times)
+    yield ""
+
+
+def exponents(times: Times) -> Iterator[str]:
+    """The least squares fit of N^a P^b to the times, of ours once more where N is large."""
+    large = sorted({n for n, _ in times})[-2]
+    for name, least, most in (
+        (OURS, 0, math.inf),
+        (OURS, large, math.inf),
+        ("dense", 0, CAP),
+        ("loop", 0, math.inf),
+    ):
+        cells = [(n, p) for n, p in times if name in times[n, p] and least <= n <= most]
+        logs = torch.tensor([[math.log(n), math.log(p), 1] for n, p in cells]).double()
+        seconds = torch.tensor([times[cell][name] for cell in cells]).double()
+        a, b, _ = torch.linalg.lstsq(logs, seconds.log()[:, None]).solution.flatten().tolist()
+        where = f" from N = {least:,}" if least else ""
+        yield f"- {name}{where}: N^{a:.2f} P^{b:.2f}"
+
+
+def memory_table(sizes: Sizes, meter: Meter) -> Iterator[str]:
+    """Extra memory, at the most scores that the dense form ranks without its cap."""
+    n = max(n for n in sizes.scores if n <= CAP)
+    yield f"## Extra memory at N = {n:,}: MB\n"
+    yield head(["P", OURS, *PAIRS])
+    for p in sizes.positives:
+        batch = random_batch((n, 1, p), "start of training", meter.device)
+        runs = {OURS: criterion_run(batch, OURS), **pairwise_runs(batch)}
+        used = {name: f"{meter.extra_bytes(run) / 1e6:,.1f}" for name, run in runs.items()}
+        yield row([f"{p:,}", *(used.get(name, "-") for name in (OURS, *PAIRS))])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Cost of Parameterized AP Loss.")
-    parser.add_argument("--threads", type=int, default=1, help="threads of torch")
-    parser.add_argument("--repeats", type=int, default=20, help="runs of which the least counts")
-    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="what is measured")
+    parser = argparse.ArgumentParser(description="Cost of the ranking losses.")
+    here = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", choices=["cpu", "cuda"], default=here)
+    parser.add_argument("--threads", type=int, default=1, help="of torch on a CPU")
+    turns = "turns of which the least counts; the first one compiles"
+    parser.add_argument("--repeats", type=int, default=10, help=turns)
+    parser.add_argument("--no-scaling", action="store_true", help="the mini-batch's tables alone")
+    parser.add_argument("--quick", action="store_true", help="small sizes, nothing compiled")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    print(
-        f"torch {torch.__version__}, {arguments.threads} thread(s), {arguments.clock} time, "
-        f"least of {arguments.repeats}"
-    )
-    print()
-    print("| anchors x classes | P | Focal + GIoU | PAP | PAP / Focal + GIoU | oracle / PAP |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for size in SIZES:
-        print(row(size, arguments.repeats, CLOCKS[arguments.clock]), flush=True)
+    meter = Meter(arguments.device, arguments.threads)
+    sizes = QUICK if arguments.quick else Sizes()
+    rivals = focal_names(arguments.device, compile=not arguments.quick)
+    print(f"{meter.header()} Least of {arguments.repeats}.\n")
+    lines = retinanet_tables(sizes, meter, arguments.repeats, rivals)
+    if not arguments.no_scaling:
+        scaling = scaling_table(sizes, meter, arguments.repeats, rivals)
+        lines = itertools.chain(lines, scaling, memory_table(sizes, meter))
+    for line in lines:
+        print(line, flush=True)
 
 
 if __name__ == "__main__":
