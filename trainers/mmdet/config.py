@@ -17,8 +17,8 @@ def model_settings(
     """The detector's `model`, its head behind the adapter and trained with `criterion`.
 
     Raises:
-        BadConfig: a detector without a head that an adapter covers, or a criterion that trains
-            other scores than the head detects by.
+        BadConfig: a detector without a head that an adapter covers; a criterion that is not known,
+            or trains other scores than the head detects by.
     """
     model = copy.deepcopy(detector.model)
     head = model.get("bbox_head")
@@ -28,7 +28,10 @@ def model_settings(
             f"detector {detector.name}: its head is {given}; expected a bbox_head of one of the "
             f"types {sorted(ADAPTERS)}, which are the ones with a head adapter."
         )
-    activation = criterion_type(criterion["type"]).activation
+    try:
+        activation = criterion_type(criterion.get("type")).activation
+    except ValueError as error:
+        raise BadConfig(f"criterion: {error}") from error
     if activation != "sigmoid":
         raise BadConfig(
             f"criterion {criterion['type']} trains {activation} scores, but the {head['type']} of "
