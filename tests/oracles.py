@@ -123,9 +123,8 @@ def iou_and_giou(box: list[int], target: list[int]) -> tuple[float, float]:
 
 def eighths(low: int, high: int, size: int) -> st.SearchStrategy[list[float]]:
     """Lists of `size` multiples of 1/8 in [low, high]: many ties, and sums without rounding."""
-    return st.lists(
-        st.integers(8 * low, 8 * high).map(lambda n: n / 8), min_size=size, max_size=size
-    )
+    numbers = st.lists(st.integers(8 * low, 8 * high), min_size=size, max_size=size)
+    return numbers.map(lambda drawn: [n / 8 for n in drawn])
 
 
 @st.composite

@@ -59,20 +59,21 @@ def batch(
     )
 
 
-_GRID = st.integers(-16, 16).map(lambda n: n / 8)
+_GRID = [n / 8 for n in range(-16, 17)] + [-50.0, 50.0]
 # Off the grid with 16 bits: a difference that rounds is on either side of a breakpoint.
-_FINITE = st.one_of(_GRID, _GRID, st.floats(-3, 3, width=16), st.sampled_from([-50.0, 50.0]))
-_EIGHTHS = st.integers(0, 8).map(lambda n: n / 8)
+_OFF_GRID = st.floats(-3, 3, width=16)
+_EIGHTHS = [n / 8 for n in range(9)]
 _LOGITS = {
-    1: _FINITE,
-    0: st.one_of(_FINITE, _FINITE, _FINITE, st.sampled_from([-math.inf, math.inf])),
-    -1: st.one_of(_FINITE, st.sampled_from([-math.inf, math.inf, math.nan])),
+    1: st.one_of(st.sampled_from(_GRID), _OFF_GRID),
+    0: st.one_of(st.sampled_from([*_GRID, *[-math.inf, math.inf] * 3]), _OFF_GRID),
+    -1: st.sampled_from([*_GRID, *[-math.inf, math.inf, math.nan] * 8]),
 }
 _LOCALIZATION = {
-    1: st.one_of(_EIGHTHS, st.floats(-1, 2, width=32)),
-    0: st.one_of(st.just(0.0), st.just(0.0), _EIGHTHS, st.floats(-1, 2, width=32)),
-    -1: st.one_of(_EIGHTHS, st.sampled_from([math.inf, math.nan])),
+    1: st.one_of(st.sampled_from(_EIGHTHS), st.floats(-1, 2, width=32)),
+    0: st.one_of(st.sampled_from(_EIGHTHS + [0.0] * 20), st.floats(-1, 2, width=32)),
+    -1: st.sampled_from([*_EIGHTHS, *[math.inf, math.nan] * 4]),
 }
+_ELEMENTS = {k: st.tuples(_LOGITS[k], _LOCALIZATION[k], st.just(k)) for k in (1, 0, -1)}
 
 
 @st.composite
@@ -83,10 +84,8 @@ def corners(draw: st.DrawFn, largest: int = 10) -> tuple[Tensor, Tensor, Tensor]
     ignored elements, the empty ones too; localisation scores outside of [0, 1]; negatives may be
     infinite, and what is ignored anything.
     """
-    element = st.sampled_from([1, 1, 0, 0, 0, -1]).flatmap(
-        lambda target: st.tuples(_LOGITS[target], _LOCALIZATION[target], st.just(target))
-    )
-    elements = draw(st.lists(element, max_size=largest))
+    targets_drawn = draw(st.lists(st.sampled_from([1, 1, 0, 0, 0, -1]), max_size=largest))
+    elements = [draw(_ELEMENTS[target]) for target in targets_drawn]
     logits, localization, targets = (
         torch.tensor([each[k] for each in elements], dtype=dtype)
         for k, dtype in enumerate([torch.float32, torch.float32, torch.int8])

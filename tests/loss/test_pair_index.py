@@ -98,8 +98,7 @@ def test_equals_the_pairs(data: st.DataObject, dtype: torch.dtype, weighted: boo
     )
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize(("dtype", "weighted"), [(torch.float32, False), (torch.float64, True)])
 def test_more_scores_than_a_chunk(dtype: torch.dtype, weighted: bool):
     generator = torch.Generator().manual_seed(2)
     N = 3 * CHUNK + 11
@@ -116,6 +115,16 @@ def test_more_boundaries_than_a_short_integer_counts():
     assert len(pivots) * sum(len(pair.function.offsets) for pair in MIXED) > 2**15
     scores = 2 * torch.randn(100, generator=generator)
     assert_equals_pairs(MIXED, scores, pivots)
+
+
+@pytest.mark.parametrize("pivots", [2**14 - 2, 2**14 - 1, 2**14])
+def test_as_many_boundaries_as_a_short_integer_just_counts(pivots: int):
+    """A step has two. The highest bins are those of what lies above all of them, and of NaN."""
+    index = PairIndex(torch.tensor([-9.0, 9.0, INF]), torch.zeros(pivots), [STEP.function])
+    assert (index.sums() == 2).all()
+    assert index.spread(torch.ones(1, pivots)).tolist() == [0, pivots, pivots]
+    assert not index.nan
+    assert PairIndex(torch.tensor([NAN]), torch.zeros(pivots), [STEP.function]).nan
 
 
 @pytest.mark.parametrize("offset", [-(2.0**12), 1000.5, 2.0**20])
