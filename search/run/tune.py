@@ -61,6 +61,7 @@ class Cluster:
         # treat it as Ctrl-C, which Tune ends cleanly on.
         signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
         logging.getLogger("ray.tune").setLevel(logging.ERROR)
+        logging.getLogger("ray.tune.execution.experiment_state").addFilter(one_line)
         try:
             alive = [n for n in ray.nodes() if n["Alive"]]
             nodes = [node["Resources"] for node in alive]
@@ -137,6 +138,18 @@ def run_tune(
     if searcher.problem or searcher.plan.finished or interrupted:
         return searcher.problem
     return "Ray Tune has ended by itself with trials still to run; what it printed says why."
+
+
+def one_line(record: logging.LogRecord) -> bool:
+    """A log filter that says an exception without its stack.
+
+    For Tune's snapshots of itself: one that cannot be copied, because the next one takes its place
+    or the search is being ended, is no loss. What counts is in the journal.
+    """
+    if record.exc_info:
+        record.msg, record.args = f"{record.getMessage()}{record.exc_info[1]!r}", ()
+        record.exc_info = None
+    return True
 
 
 class _KeepActors(FIFOScheduler):

@@ -2,16 +2,18 @@
 
 import contextlib
 import json
+import logging
 import os
 import pickle
 import stat
+import sys
 
 import pytest
 from ray import tune
 
 from paploss.errors import NotEnoughResources
 from search.config import ResourcesConfig
-from search.run.tune import _make_token, _resume_config, check_resources
+from search.run.tune import _make_token, _resume_config, check_resources, one_line
 
 
 def node(cpus, gpus=0.0):
@@ -199,3 +201,17 @@ def test_a_token_from_elsewhere_is_enough(home, monkeypatch, name):
 def test_every_cluster_is_asked_for_a_token():
     # Set when search.run.tune was imported, before Ray read it.
     assert os.environ["RAY_AUTH_MODE"] in ("token", "disabled")
+
+
+def test_a_snapshot_of_tunes_that_fails_takes_one_line(capsys):
+    logger = logging.getLogger("test_a_snapshot")
+    logger.addHandler(logging.StreamHandler(sys.stdout))
+    logger.addFilter(one_line)
+    logger.propagate = False
+    try:
+        raise FileNotFoundError("gone")
+    except FileNotFoundError:
+        logger.error("Saving to '%s' failed: ", "here", exc_info=True)
+    logger.error("plain %d", 1)
+    said = capsys.readouterr().out
+    assert said == "Saving to 'here' failed: FileNotFoundError('gone')\nplain 1\n"
