@@ -74,6 +74,19 @@ class DetectionBatch:
     def num_classes(self) -> int:
         return self.logits.shape[1]
 
+    @property
+    def divisor(self) -> float:
+        """What losses summed over anchors are divided by: `avg_factor`, or P, at least 1."""
+        return max(len(self.pos), 1) if self.avg_factor is None else self.avg_factor
+
+    def counted(self) -> Tensor:
+        """[A * C] bool: which of the flattened logits are not ignored; the caller's to write to."""
+        return (self.weights != 0)[:, None].expand(self.logits.shape).flatten()
+
+    def positives(self) -> Tensor:
+        """[P] integer: where the positives' own classes are in the flattened logits."""
+        return self.pos * self.num_classes + self.labels[self.pos]
+
     def targets(self) -> Tensor:
         """[A, C] int8: 1 for the class of a positive, -1 for an ignored anchor, 0 elsewhere."""
         targets = torch.zeros_like(self.logits, dtype=torch.int8)

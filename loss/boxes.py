@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from loss.batch import DetectionBatch
-from loss.localization import iou_and_giou
+from loss.localization import at_least_float32, iou_and_giou
 
 _TINY = 1e-7
 
@@ -30,8 +30,7 @@ def l1_distance(batch: DetectionBatch) -> Tensor:
         )
     # Computed in float32 at least, as the overlaps are: differences of large corners are small.
     boxes, targets, sizes = (
-        x.float() if x.element_size() < 4 else x
-        for x in (batch.pred_boxes, batch.target_boxes, batch.anchor_sizes)
+        at_least_float32(x) for x in (batch.pred_boxes, batch.target_boxes, batch.anchor_sizes)
     )
     units = torch.cat([sizes, sizes], dim=1).clamp(min=_TINY)
     return ((boxes - targets).abs() / units).sum(1)
@@ -65,5 +64,5 @@ class BoxLoss:
 
     def __call__(self, batch: DetectionBatch) -> Tensor:
         """A scalar in the type of the boxes, float32 at least."""
-        count = max(len(batch.pos), 1) if batch.avg_factor is None else batch.avg_factor
+        count = batch.divisor
         return self.weight * BOX_LOSSES[self.name](batch).sum() / count

@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from loss.localization import areas, at_least_float32
+
 _SATURATED = 40.0
 """exp(-40) is below the rounding error of 1 in float64, and exp(80) is finite in float32."""
 
@@ -45,8 +47,8 @@ def cse_autoloss_a_classification(logits: Tensor, labels: Tensor, overlaps: Tens
             "expected logits [A, C + 1] with labels and overlaps [A]; got "
             f"{tuple(logits.shape)}, {tuple(labels.shape)}, {tuple(overlaps.shape)}."
         )
-    log_p = F.log_softmax(_wide(logits), 1).gather(1, labels[:, None]).squeeze(1)
-    return -(1 + _wide(overlaps).clamp(0, 1).sin()) * log_p
+    log_p = F.log_softmax(at_least_float32(logits), 1).gather(1, labels[:, None]).squeeze(1)
+    return -(1 + at_least_float32(overlaps).clamp(0, 1).sin()) * log_p
 
 
 def cse_autoloss_b_classification(
@@ -88,9 +90,9 @@ def cse_autoloss_b_classification(
             "expected logits, targets and overlaps of one shape; got "
             f"{tuple(logits.shape)}, {tuple(targets.shape)}, {tuple(overlaps.shape)}."
         )
-    x = _wide(logits)
+    x = at_least_float32(logits)
     negative = targets != 1
-    wy = _wide(overlaps).clamp(0, 1).masked_fill(negative, 0)
+    wy = at_least_float32(overlaps).clamp(0, 1).masked_fill(negative, 0)
     # y is 1 wherever w y is not 0, so that erf is only ever taken of the sigmoid of 0.
     erf = (1 + math.erf(math.sqrt(math.pi) / 8)) / 2 if scaled else math.erf(0.5)
     gd = _scaled_gudermannian(x) if scaled else 2 * torch.atan(torch.tanh(x / 2))
@@ -155,10 +157,6 @@ def cse_autoloss_b_regression(pred_boxes: Tensor, target_boxes: Tensor) -> Tenso
     return -3 * (1 + e + (1 + i - e) / (u + 5)) / (3 * e - i - u)
 
 
-def _wide(x: Tensor) -> Tensor:
-    return x.float() if x.element_size() < 4 else x
-
-
 def _scaled_gudermannian(x: Tensor) -> Tensor:
     """(1 + 2/pi gd(pi x / 4)) / 2, from 0 to 1, by gd(x) = 2 atan(e^x) - pi/2.
 
@@ -174,9 +172,4 @@ def _areas(boxes: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             f"expected pred_boxes and target_boxes of one shape [P, 4]; got {tuple(boxes.shape)}, "
             f"{tuple(targets.shape)}."
         )
-    boxes, targets = _wide(boxes), _wide(targets)
-    highest, lowest = torch.max(boxes, targets), torch.min(boxes, targets)
-    i = (lowest[:, 2:] - highest[:, :2]).clamp(min=0).prod(1)
-    e = (highest[:, 2:] - lowest[:, :2]).clamp(min=0).prod(1)
-    own, other = ((x[:, 2:] - x[:, :2]).clamp(min=0).prod(1) for x in (boxes, targets))
-    return i, own + other - i, e
+    return areas(boxes, targets)

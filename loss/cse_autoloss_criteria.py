@@ -129,7 +129,7 @@ class CSEAutoLossB(Criterion):
         if self.alpha is not None:
             cls = torch.where(targets == 1, self.alpha * cls, (1 - self.alpha) * cls)
         box = cse_autoloss_b_regression(batch.pred_boxes, batch.target_boxes)
-        count = max(len(batch.pos), 1) if batch.avg_factor is None else batch.avg_factor
+        count = batch.divisor
         # Not 0 / 0 without positives.
         weight = overlap.sum().clamp(min=_LEAST_OVERLAP)
         return {

@@ -62,9 +62,9 @@ class Elements(NamedTuple):
 
         Unlike the targets, `batch.pos` spares a GPU the wait for how many positives there are.
         """
-        positive = batch.pos * batch.num_classes + batch.labels[batch.pos]
-        valid = (batch.weights != 0)[:, None].expand(batch.logits.shape).flatten()
-        return Elements(batch.logits.flatten(), valid.index_fill_(0, positive, False), positive)
+        positive = batch.positives()
+        negative = batch.counted().index_fill_(0, positive, False)
+        return Elements(batch.logits.flatten(), negative, positive)
 
 
 class Ranking:
@@ -89,8 +89,7 @@ class Ranking:
         self._negatives = PairIndex(logits, self.scores, [ramp], include=elements.negative)
         self.positives_above = self.sum_above(torch.ones_like(self.scores))
         # A score that is not a number has no rank, and neither has a positive at infinity.
-        broken = self._negatives.nan | ~self.scores.isfinite().all()
-        poison = torch.where(broken, torch.nan, 0.0)
+        poison = torch.where(self._negatives.nan, torch.nan, 0.0)
         # No less than 0, where what cancels in the sums leaves a little.
         self.false_positives = self._negatives.sums()[0].clamp(min=0) + poison
         self.rank = 1 + self.positives_above + self.false_positives

@@ -41,7 +41,7 @@ class FocalGIoU(Criterion):
     def forward(self, batch: DetectionBatch) -> dict[str, Tensor]:
         """{"loss_cls", "loss_bbox"}; without positives, the box loss is 0 and P counts as 1."""
         onehot = (batch.targets() == 1).to(batch.logits)
-        count = max(len(batch.pos), 1) if batch.avg_factor is None else batch.avg_factor
+        count = batch.divisor
         weights = batch.weights[:, None]
         # Ignored logits may be anything, also what is not a number.
         logits = batch.logits.masked_fill(weights == 0, 0)

@@ -17,17 +17,23 @@ def iou_and_giou(boxes: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 
     Source: Generalized Intersection over Union, Rezatofighi et al. 2019, algorithm 1.
     """
-    # Areas overflow float16.
-    boxes, targets = (x.float() if x.element_size() < 4 else x for x in (boxes, targets))
-    overlap = torch.min(boxes[..., 2:], targets[..., 2:]) - torch.max(
-        boxes[..., :2], targets[..., :2]
-    )
-    hull = torch.max(boxes[..., 2:], targets[..., 2:]) - torch.min(boxes[..., :2], targets[..., :2])
-    intersection = overlap.clamp(min=0).prod(-1)
-    union = _area(boxes) + _area(targets) - intersection
-    enclosing = hull.clamp(min=0).prod(-1)
+    intersection, union, enclosing = areas(boxes, targets)
     iou = intersection / union.clamp(min=_TINY)
     return iou, iou - (enclosing - union) / enclosing.clamp(min=_TINY)
+
+
+def areas(boxes: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """[...] areas of intersection, union and enclosing box, in float32 at least."""
+    # Areas overflow float16.
+    boxes, targets = at_least_float32(boxes), at_least_float32(targets)
+    highest, lowest = torch.max(boxes, targets), torch.min(boxes, targets)
+    intersection = (lowest[..., 2:] - highest[..., :2]).clamp(min=0).prod(-1)
+    enclosing = (highest[..., 2:] - lowest[..., :2]).clamp(min=0).prod(-1)
+    return intersection, _area(boxes) + _area(targets) - intersection, enclosing
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    return x.float() if x.element_size() < 4 else x
 
 
 def giou_score(boxes: Tensor, targets: Tensor, anchor_sizes: Tensor | None = None) -> Tensor:

@@ -80,8 +80,8 @@ class ParameterizedAPLoss(Criterion):
         score = LOCALIZATION[self.localization](boxes, batch.target_boxes, batch.anchor_sizes)
         return loss_of_positives(
             batch.logits.flatten(),
-            (batch.weights != 0)[:, None].expand(batch.logits.shape).flatten(),
-            batch.pos * batch.num_classes + batch.labels[batch.pos],
+            batch.counted(),
+            batch.positives(),
             score,
             1 - self.curves.I2.at_zero,
             self.curves,
