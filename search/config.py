@@ -7,7 +7,7 @@ The sections on what a trial trains (detector, data, criterion, schedule) belong
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from paploss.strict import StrictModel
 
@@ -22,6 +22,9 @@ class AlgorithmConfig(StrictModel):
     clip: float = Field(0.1, gt=0, lt=1, description="PPO2's clipping range")
     learning_rate: float = Field(0.01, gt=0, description="peak of PPO2's Adam steps")
     steps: int = Field(100, ge=2, description="Adam steps in an update; the first has rate 0")
+    overlap: bool = Field(
+        False, description="idle slots begin the next round with the policy as it is; see docs"
+    )
 
 
 class FinalConfig(StrictModel):
@@ -32,10 +35,16 @@ class FinalConfig(StrictModel):
 
 
 class ResourcesConfig(StrictModel):
-    """What one trial holds while it runs."""
+    """What one trial holds while it runs, and what it may wait for."""
 
-    cpus_per_trial: float = Field(1, gt=0)
-    gpus_per_trial: float = Field(0, ge=0)
+    cpus_per_trial: float = Field(1, gt=0, description="of all its workers together")
+    gpus_per_trial: float = Field(0, ge=0, description="a fraction of one, or a whole number")
+    workers_per_trial: int | None = Field(
+        None, ge=1, description="processes that train together; None: one a GPU"
+    )
+    autoscaling: bool = Field(
+        False, description="the cluster adds machines on demand: ask for them, and wait"
+    )
     reuse_actors: bool = Field(True, description="keep a trial's process for the next trial")
     stall_minutes: float = Field(
         30, gt=0, description="a trial without progress for so long is stopped and tried again"
@@ -43,6 +52,29 @@ class ResourcesConfig(StrictModel):
     pending_minutes: float = Field(
         30, gt=0, description="with trials waiting and none running for so long, the search stops"
     )
+    storage_minutes: float = Field(
+        10, ge=0, description="storage that cannot be written is tried again for so long"
+    )
+
+    @property
+    def workers(self) -> int:
+        """Processes of one trial, each with its share of the CPUs and GPUs."""
+        return self.workers_per_trial or max(1, int(self.gpus_per_trial))
+
+    @model_validator(mode="after")
+    def _gpus_can_be_shared_out(self) -> "ResourcesConfig":
+        gpus, workers = self.gpus_per_trial, self.workers
+        if gpus > 1 and (gpus != int(gpus) or gpus % workers):
+            raise ValueError(
+                f"gpus_per_trial is {gpus:g} for {workers} workers; expected a fraction of one "
+                "GPU, or a whole number for each worker"
+            )
+        if gpus < workers and workers > 1 and gpus:
+            raise ValueError(
+                f"gpus_per_trial is {gpus:g} for {workers} workers, but no two workers can share "
+                "a GPU; expected a GPU for each, or none"
+            )
+        return self
 
 
 class SearchConfig(StrictModel):
@@ -58,3 +90,6 @@ class SearchConfig(StrictModel):
     algorithm: AlgorithmConfig = AlgorithmConfig()
     final: FinalConfig = FinalConfig()
     resources: ResourcesConfig = ResourcesConfig()
+    trackers: tuple[Literal["wandb", "mlflow"], ...] = Field(
+        (), description="where trials are reported to as well"
+    )

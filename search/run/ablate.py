@@ -32,9 +32,9 @@ from search.run.ablate_rows import (
     resolve,
     split_overrides,
 )
+from search.run.cluster import Cluster
 from search.run.experiment import Interrupted, run_experiment, start_experiment, versions
 from search.run.only_process import only_process
-from search.run.tune import Cluster
 from search.seeds import trial_seed
 from search.standings import standings, winner
 

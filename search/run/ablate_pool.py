@@ -12,7 +12,7 @@ import ray
 from ray.exceptions import RayActorError, RayTaskError
 
 from paploss.errors import SearchStopped
-from search.run.tune import Cluster
+from search.run.cluster import Cluster
 from trainers.trial import TrialResult, TrialSpec, one_line
 from trainers.worker import TrialProcess
 

@@ -22,13 +22,14 @@ from search.journal import Journal, TrialKey
 from search.plan import Plan
 from search.report import write_report
 from search.reward import reward_name
+from search.run.cluster import Cluster
 from search.run.confirm import confirm_winner, first_repeat
+from search.run.follower import Follower
 from search.run.load import split_config
 from search.run.only_process import only_process
-from search.run.tune import Cluster, run_tune
+from search.run.tune import run_tune
 from search.space import SearchSpace
 from search.standings import standings, winner
-from search.tensorboard import RoundWriter, write_trial_curves
 from trainers.config import TaskConfig
 from trainers.export import training_config, write_training_yaml
 
@@ -135,7 +136,7 @@ def _run_session(
             repeats=config.final.repeats,
         )
         display.replay(plan.records)
-        follower = _Follower(display, experiment, plan.space)
+        follower = Follower(display, experiment, plan.space)
         try:
             return run_tune(experiment, plan.space, config, plan.baseline, cluster, follower)
         finally:
@@ -207,45 +208,6 @@ def versions() -> dict[str, str]:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
     return found
-
-
-class _Follower:
-    """Passes the searcher's events to the display and to the files that grow with a search."""
-
-    def __init__(self, display: Display, experiment: Path, space: SearchSpace) -> None:
-        self._display = display
-        self._experiment = experiment
-        self._rounds = RoundWriter(experiment / "tensorboard", space.names)
-        self.started = display.started
-        self.note = display.note
-
-    def finished(self, record: Mapping[str, Any]) -> None:
-        self._display.finished(record)
-        folder = self._experiment / str(record["trial_dir"])
-        if record["control_points"] and folder.is_dir():
-            write_trial_curves(folder, record["control_points"])
-
-    def round_done(self, round: int) -> None:
-        self._display.round_done(round)
-        history = load_history(self._experiment)
-        write_history_csv(history, self._experiment / "history.csv")
-
-        def rewards(phase: str, of: int) -> list[float]:
-            known = (r for r in history.records if (r["phase"], r["round"]) == (phase, of))
-            return [r["reward"] for r in known if r["reward"] is not None]
-
-        def mean(values: list[float]) -> float | None:
-            return sum(values) / len(values) if values else None
-
-        policy = read_json(self._experiment / "policy" / f"round-{round:03d}.json")
-        self._rounds.write_round(
-            round,
-            rewards("search", round),
-            mean=policy["mean"],
-            std=policy["std"],
-            baseline=mean(rewards("baseline", 0)),
-            start=mean(rewards("start", 0)),
-        )
 
 
 def _winner_of(history: History, experiment: Path) -> dict[str, Any]:

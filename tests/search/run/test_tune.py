@@ -13,7 +13,8 @@ from ray import tune
 
 from paploss.errors import NotEnoughResources
 from search.config import ResourcesConfig
-from search.run.tune import _make_token, _resume_config, check_resources, one_line
+from search.run.cluster import _make_token, check_resources, one_line
+from search.run.tune import _resume_config
 
 
 def node(cpus, gpus=0.0):
@@ -199,7 +200,7 @@ def test_a_token_from_elsewhere_is_enough(home, monkeypatch, name):
 
 
 def test_every_cluster_is_asked_for_a_token():
-    # Set when search.run.tune was imported, before Ray read it.
+    # Set when search.run was imported, before Ray read it.
     assert os.environ["RAY_AUTH_MODE"] in ("token", "disabled")
 
 
