@@ -40,6 +40,7 @@ class SearchAlgorithm(ABC):
         self.config = config
         self.seed = seed
         self._round = 0
+        self._ahead: Array = np.empty((0, space.dimension))
 
     @property
     def round(self) -> int:
@@ -54,17 +55,31 @@ class SearchAlgorithm(ABC):
     def ask(self) -> Array:
         """The thetas of the current round, [M, D] in [0, 1]; the same at every call.
 
-        Row i depends on (seed, round, i, policy) only, not on M.
+        Row i depends on (seed, round, i, policy) only, not on M. In every round but the first, the
+        first `config.overlap` rows are what `ask_ahead` gave in the round before.
 
         Raises:
             ValueError: the search is finished.
         """
         self._check_running()
-        uniforms = [
-            sample_uniforms(self.seed, self.round, slot, self.space.dimension)
-            for slot in range(self.config.samples)
-        ]
-        return self._propose(np.stack(uniforms))
+        early = len(self._ahead)
+        fresh = self._propose(self._uniforms(self.round, range(early, self.config.samples)))
+        return np.concatenate([self._ahead, fresh])
+
+    def ask_ahead(self) -> Array:
+        """The first `config.overlap` thetas of the next round, [k, D], from the policy as it is.
+
+        They can be trained while the current round lacks its last rewards. How many there are, and
+        what they are, does not depend on when that is: the search stays a pure function of its
+        rewards. None in the last round.
+
+        Raises:
+            ValueError: the search is finished.
+        """
+        self._check_running()
+        last = self.round + 1 == self.config.rounds
+        slots = range(0 if last else self.config.overlap)
+        return self._propose(self._uniforms(self.round + 1, slots))
 
     def tell(self, rewards: ArrayLike) -> None:
         """Learn from the current round and go to the next.
@@ -90,7 +105,9 @@ class SearchAlgorithm(ABC):
                 f"the reward of round {self.round}, slot {slot} is {values[slot]}; "
                 "expected 0 to 1, or NaN for a sample that failed."
             )
+        ahead = self.ask_ahead()
         self._learn(self.ask(), values)
+        self._ahead = ahead
         self._round += 1
 
     @abstractmethod
@@ -103,7 +120,8 @@ class SearchAlgorithm(ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """What `load_state_dict` needs, made of JSON's types; floats survive exactly."""
-        return {**self._identity(), "round": self.round, "learned": self._learned()}
+        ahead = self._ahead.tolist()
+        return {**self._identity(), "round": self.round, "ahead": ahead, "learned": self._learned()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state`, from `state_dict` of an equal search, was taken.
@@ -122,6 +140,7 @@ class SearchAlgorithm(ABC):
                 f"the state's round is {state['round']}; expected 0 to {self.config.rounds}."
             )
         self._restore(state["learned"])
+        self._ahead = np.array(state["ahead"], dtype=np.float64).reshape(-1, self.space.dimension)
         self._round = state["round"]
 
     def _identity(self) -> dict[str, Any]:
@@ -139,7 +158,10 @@ class SearchAlgorithm(ABC):
 
     @abstractmethod
     def _learn(self, thetas: Array, rewards: Array) -> None:
-        """Take in the current round: `thetas` [M, D], checked `rewards` [M] with NaN for failed."""
+        """Take in the current round: `thetas` [M, D], checked `rewards` [M] with NaN for failed.
+
+        The first rows, as many as `self._ahead` has, were drawn from the policy before.
+        """
 
     @abstractmethod
     def _learned(self) -> dict[str, Any]:
@@ -148,6 +170,11 @@ class SearchAlgorithm(ABC):
     @abstractmethod
     def _restore(self, learned: dict[str, Any]) -> None:
         """Take over what `_learned` returned."""
+
+    def _uniforms(self, round: int, slots: range) -> Array:
+        """[slots, D] in [0, 1): what the thetas of `slots` are made from."""
+        rows = [sample_uniforms(self.seed, round, slot, self.space.dimension) for slot in slots]
+        return np.array(rows, dtype=np.float64).reshape(-1, self.space.dimension)
 
     def _check_running(self) -> None:
         if self.finished:

@@ -1,7 +1,8 @@
 """Which trials are still to run, and when a search is done. Knows no Ray.
 
     baseline and start, with the seeds of the final race
-    round 0 | round 1 | ... | round T - 1       each waits for the one before
+    round 0 | round 1 | ... | round T - 1       each waits for the one before, its first
+                                                `algorithm.overlap` samples aside
     final race: the policy's best guess and the best trials, with fresh seeds
 
 The plan is a pure function of the configuration and the records; it may be rebuilt from a
@@ -19,7 +20,7 @@ from search.algorithms import build_algorithm
 from search.config import SearchConfig
 from search.journal import Journal, TrialKey
 from search.seeds import trial_seed
-from search.space import SearchSpace
+from search.space import Array, SearchSpace
 
 
 @dataclass(frozen=True)
@@ -178,9 +179,15 @@ class Plan:
         if self.algorithm.finished:
             self._assign_finals()
             return
-        for slot, theta in enumerate(self.algorithm.ask()):
+        self._assign_samples(round, self.algorithm.ask())
+        # Last of all that is open: only a slot that would idle takes one of them.
+        self._assign_samples(round + 1, self.algorithm.ask_ahead())
+
+    def _assign_samples(self, round: int, thetas: Array) -> None:
+        for slot, theta in enumerate(thetas):
             key = TrialKey("search", round, slot, 0)
-            self._assign(key, theta.tolist(), f"round {round} slot {slot}")
+            if key not in self._assigned:  # as those are that were drawn ahead
+                self._assign(key, theta.tolist(), f"round {round} slot {slot}")
 
     def _assign_finals(self) -> None:
         """The best guess, then the best samples; repeats outermost, so that none waits."""

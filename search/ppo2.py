@@ -14,6 +14,7 @@ from scipy import special  # type: ignore[import-untyped, unused-ignore]
 
 from search.algorithm import SearchAlgorithm
 from search.config import AlgorithmConfig
+from search.importance import importance
 from search.space import Array, SearchSpace
 from search.truncated_normal import TruncatedNormal
 
@@ -32,15 +33,16 @@ def ppo2_update(
     thetas: ArrayLike,
     rewards: ArrayLike,
     *,
+    weights: ArrayLike | None = None,
     clip: float = 0.1,
     lr: float = 0.01,
     steps: int = 100,
 ) -> Array:
     """The policy's mean after it has learned from one round.
 
-    With A_m = r_m - mean(r), log-odds l of the mean as the free variable, and the truncated normal
-    densities q_mn (location sigmoid(l_n), scale std_n) and p_mn (location mean_n, scale last_std_n)
-    of coordinate n of sample m, `steps` steps of Adam go down
+    With A_m = w_m (r_m - mean(r)), mean(r) weighted by w too, log-odds l of the mean as the free
+    variable, and the truncated normal densities q_mn (location sigmoid(l_n), scale std_n) and p_mn
+    (location mean_n, scale last_std_n) of coordinate n of sample m, `steps` steps of Adam go down
 
         loss(l) = -1/M sum_m min(A_m prod_n q_mn / p_mn,
                                  A_m prod_n clamp(q_mn / p_mn, 1 - clip, 1 + clip))
@@ -57,6 +59,8 @@ def ppo2_update(
         std: [D] or a number, > 0: the scale of the next round.
         thetas: [M, D] in [0, 1].
         rewards: [M], NaN for a sample that failed: it is left out.
+        weights: [M] w, > 0: of samples that were drawn from another policy (`importance`); 1 where
+            None, as in the paper.
 
     Returns:
         The new mean, [D] in (0, 1), float64.
@@ -71,7 +75,15 @@ def ppo2_update(
     if known.sum() < 2 or np.ptp(rewards[known]) == 0:
         return mean
     path = ppo2_path(
-        mean, last_std, std, thetas[known], rewards[known], clip=clip, lr=lr, steps=steps
+        mean,
+        last_std,
+        std,
+        thetas[known],
+        rewards[known],
+        weights=None if weights is None else np.asarray(weights)[known],
+        clip=clip,
+        lr=lr,
+        steps=steps,
     )
     *_, log_odds = path
     new_mean: Array = np.clip(special.expit(log_odds), _EDGE, 1 - _EDGE)
@@ -85,6 +97,7 @@ def ppo2_path(
     thetas: Array,
     rewards: Array,
     *,
+    weights: Array | None = None,
     clip: float,
     lr: float,
     steps: int,
@@ -93,7 +106,10 @@ def ppo2_path(
 
     All rewards count here: no NaN.
     """
-    advantages = rewards - rewards.mean()
+    if weights is None:
+        advantages = rewards - rewards.mean()
+    else:
+        advantages = weights * (rewards - np.average(rewards, weights=weights))
     log_prob_old = TruncatedNormal(mean, np.asarray(last_std)).log_prob(thetas)
     log_odds = special.logit(mean)
     first, second = np.zeros_like(mean), np.zeros_like(mean)
@@ -158,6 +174,7 @@ class PPO2(SearchAlgorithm):
     def __init__(self, space: SearchSpace, config: AlgorithmConfig, seed: int) -> None:
         super().__init__(space, config, seed)
         self._mean = np.array(space.start)
+        self._mean_before = self._mean
 
     def policy(self) -> tuple[Array, Array]:
         """Location and scale, [D] each, of the truncated normals of the current round."""
@@ -171,22 +188,36 @@ class PPO2(SearchAlgorithm):
         return TruncatedNormal(self._mean, self._std(self.round)).sample(uniforms)
 
     def _learn(self, thetas: Array, rewards: Array) -> None:
+        weights = self._weights(thetas)
+        self._mean_before = self._mean
         self._mean = ppo2_update(
             self._mean,
             self._std(self.round),
             self._std(self.round + 1),
             thetas,
             rewards,
+            weights=weights,
             clip=self.config.clip,
             lr=self.config.learning_rate,
             steps=self.config.steps,
         )
 
+    def _weights(self, thetas: Array) -> Array | None:
+        """1 for the samples of the current policy; None where all are."""
+        early = len(self._ahead)
+        if not early:
+            return None
+        before = self._mean_before, self._std(self.round - 1)
+        weights = np.ones(len(thetas))
+        weights[:early] = importance(thetas[:early], self.policy(), before)
+        return weights
+
     def _learned(self) -> dict[str, Any]:
-        return {"mean": self._mean.tolist()}
+        return {"mean": self._mean.tolist(), "mean_before": self._mean_before.tolist()}
 
     def _restore(self, learned: dict[str, Any]) -> None:
         self._mean = self.space.check(learned["mean"])
+        self._mean_before = self.space.check(learned["mean_before"])
 
     def _std(self, round: int) -> Array:
         sigma = sigma_of_round(self.config.sigma, round, self.config.rounds)

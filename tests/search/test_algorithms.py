@@ -164,6 +164,43 @@ def test_a_state_of_no_round_is_refused(kind, round):
         build(kind).load_state_dict(state)
 
 
+def test_samples_ahead_are_the_first_of_the_next_round(kind):
+    algorithm = build(kind, overlap=2)
+    ahead = None
+    for _ in range(ROUNDS):
+        thetas = algorithm.ask()
+        assert thetas.shape == (4, 4)
+        if ahead is not None:
+            np.testing.assert_array_equal(thetas[:2], ahead)
+        ahead = algorithm.ask_ahead()
+        algorithm.tell(score(thetas))
+    assert ahead.shape == (0, 4)  # after the last round there is none
+
+
+def test_samples_ahead_are_drawn_with_the_policy_as_it_is(kind):
+    """So they do not depend on the rewards of the round that is not over; the others do."""
+    good, bad = build(kind, overlap=2), build(kind, overlap=2)
+    np.testing.assert_array_equal(good.ask_ahead(), bad.ask_ahead())
+    good.tell([0.1, 0.2, 0.3, 0.9])
+    bad.tell([0.9, 0.3, 0.2, 0.1])
+    np.testing.assert_array_equal(good.ask()[:2], bad.ask()[:2])
+    if kind == "ppo2":  # random search has no policy that learns
+        assert (good.ask()[2:] != bad.ask()[2:]).any(axis=1).all()
+
+
+def test_without_overlap_nothing_is_ahead(kind):
+    assert build(kind).ask_ahead().shape == (0, 4)
+
+
+@pytest.mark.parametrize("told", range(ROUNDS))
+def test_a_state_with_samples_ahead_goes_on_alike(kind, told):
+    original, restored = build(kind, overlap=3), build(kind, overlap=3)
+    run(original, told)
+    restored.load_state_dict(json.loads(json.dumps(original.state_dict(), allow_nan=False)))
+    np.testing.assert_array_equal(run(restored, ROUNDS - told), run(original, ROUNDS - told))
+    assert restored.state_dict() == original.state_dict()
+
+
 def test_failed_samples_are_no_evidence(kind):
     """A sample that failed teaches nothing: neither as good nor as bad."""
     failed, worst, best = build(kind), build(kind), build(kind)

@@ -218,6 +218,59 @@ def test_the_order_of_arrival_changes_nothing_where_trials_go_wrong(order, data)
         assert outcome(one) == outcome(other)
 
 
+OVERLAP = CONFIG.model_copy(
+    update={"algorithm": CONFIG.algorithm.model_copy(update={"overlap": 2})}
+)
+
+
+def test_samples_ahead_are_open_after_everything_else(tmp_path):
+    plan = plan_in(tmp_path, OVERLAP)
+    last = [str(a.key) for a in plan.open][-3:]
+    assert last == ["search-000-03-0", "search-001-00-0", "search-001-01-0"]
+    early = {a.key: a for a in plan.open[-2:]}
+    run_phase(plan, "search", 0)
+    assert plan.algorithm.round == 1
+    for key, assignment in early.items():  # as they were issued, whatever was learnt since
+        assert plan.assignment(key) == assignment
+    thetas = [plan.assignment(TrialKey("search", 1, slot, 0)).theta for slot in range(4)]
+    np.testing.assert_array_equal(thetas, plan.algorithm.ask())
+
+
+def test_a_round_that_is_begun_ahead_waits_for_the_one_before(tmp_path):
+    plan = plan_in(tmp_path, OVERLAP)
+    run_phase(plan, "search", 1)  # both of its samples that can run
+    assert plan.algorithm.round == 0
+    run_phase(plan, "search", 0)
+    assert plan.algorithm.round == 1
+    ready = [a.key for a in plan.open if a.key.phase == "search"]
+    assert ready == [TrialKey("search", r, s, 0) for r, s in ((1, 2), (1, 3), (2, 0), (2, 1))]
+
+
+@FEW
+@given(ORDERS)
+def test_with_overlap_too_the_order_of_arrival_changes_nothing(order):
+    with new_plan(OVERLAP) as calm, new_plan(OVERLAP) as mixed:
+        run(calm)
+        run(mixed, order)
+        assert outcome(mixed) == outcome(calm)
+        assert len(calm.records) == TOTAL
+
+
+@FEW
+@given(ORDERS, st.integers(0, TOTAL))
+def test_with_overlap_too_any_prefix_of_a_journal_goes_on_alike(order, done):
+    with new_plan(OVERLAP) as calm, new_plan(OVERLAP) as broken:
+        run(calm)
+        places = iter(order)
+        for _ in range(done):
+            assignment = broken.open[next(places) % len(broken.open)]
+            broken.record(ended(assignment))
+        resumed = plan_in(broken.journal.experiment, OVERLAP)
+        assert outcome(resumed) == outcome(broken)
+        run(resumed)
+        assert outcome(resumed) == outcome(calm)
+
+
 def test_duplicates_and_unknown_trials_are_ignored(tmp_path, undisturbed):
     plan = plan_in(tmp_path)
     first = plan.open[0]

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search.config import AlgorithmConfig
+from search.importance import importance
 from search.ppo2 import PPO2, clipped_loss, ppo2_path, ppo2_update, sigma_of_round
 from search.space import SearchSpace
 from search.truncated_normal import TruncatedNormal
@@ -59,7 +60,7 @@ def random_round(seed, samples, dimension, last_std=0.2):
     return mean, thetas, rng.random(samples)
 
 
-def torch_update(mean, last_std, std, thetas, rewards, clip, lr, steps):
+def torch_update(mean, last_std, std, thetas, rewards, clip, lr, steps, weights=None):
     """The update with torch's densities, derivatives and Adam."""
 
     def log_prob(location, scale):
@@ -70,7 +71,8 @@ def torch_update(mean, last_std, std, thetas, rewards, clip, lr, steps):
     mean, thetas, rewards = map(torch.tensor, (mean, thetas, rewards))
     log_odds = torch.logit(mean).requires_grad_()
     old = log_prob(mean, last_std)
-    advantages = rewards - rewards.mean()
+    weights = torch.ones_like(rewards) if weights is None else torch.tensor(weights)
+    advantages = weights * (rewards - (weights * rewards).sum() / weights.sum())
     adam = torch.optim.Adam([log_odds], lr=lr)
     for t in range(steps):
         share = t / (0.3 * steps)
@@ -104,6 +106,28 @@ def test_any_settings_agree_with_automatic_differentiation(
         torch_update(mean, 0.2, std, thetas, rewards, **options),
         rtol=0,
         atol=1e-9,
+    )
+
+
+def test_weighted_samples_agree_with_automatic_differentiation():
+    mean, thetas, rewards = random_round(3, 6, 5)
+    weights = np.array([0.2, 3.0, 1.0, 1.0, 0.7, 1.0])
+    options = {"clip": 0.1, "lr": 0.02, "steps": 40, "weights": weights}
+    weighted = ppo2_update(mean, 0.2, 0.19, thetas, rewards, **options)
+    expected = torch_update(mean, 0.2, 0.19, thetas, rewards, **options)
+    np.testing.assert_allclose(weighted, expected, rtol=0, atol=1e-9)
+    assert (
+        weighted != ppo2_update(mean, 0.2, 0.19, thetas, rewards, **options | {"weights": None})
+    ).all()
+
+
+def test_weights_go_with_their_samples_where_others_failed():
+    mean, thetas, rewards = random_round(3, 4, 5)
+    weights, kept = np.array([2.0, 0.5, 1.0, 3.0]), [0, 2, 3]
+    rewards[1] = np.nan
+    np.testing.assert_array_equal(
+        ppo2_update(mean, 0.2, 0.19, thetas, rewards, weights=weights),
+        ppo2_update(mean, 0.2, 0.19, thetas[kept], rewards[kept], weights=weights[kept]),
     )
 
 
@@ -271,6 +295,22 @@ def test_a_search_learns_from_its_rounds_spreads():
         search.tell(rewards)
     np.testing.assert_array_equal(search.best_guess(), mean)
     np.testing.assert_allclose(search.policy()[1], 0.1)
+
+
+def test_samples_ahead_are_weighed_by_the_policies_that_they_met():
+    """Round 1 again by hand: two of its four samples are of round 0's policy."""
+    space = SearchSpace(("a", "b"), (0.3, 0.6))
+    config = AlgorithmConfig(rounds=4, samples=4, overlap=2, sigma=0.2, learning_rate=0.05)
+    search = PPO2(space, config, 5)
+    rewards = [0.1, 0.4, 0.2, 0.9]
+    before = search.policy()
+    search.tell(rewards)
+    now, thetas = search.policy(), search.ask()
+    search.tell(rewards)
+    weights = [*importance(thetas[:2], now, before), 1.0, 1.0]
+    expected = ppo2_update(now[0], now[1], 0.1, thetas, rewards, weights=weights, lr=0.05)
+    np.testing.assert_array_equal(search.best_guess(), expected)
+    assert (search.best_guess() != ppo2_update(now[0], now[1], 0.1, thetas, rewards, lr=0.05)).all()
 
 
 @pytest.mark.parametrize("seed", range(3))
