@@ -13,6 +13,7 @@ from loss.cse_autoloss import (
 from loss.cse_autoloss_criteria import CSEAutoLossA, CSEAutoLossB
 from loss.diagnostics import gradient_balance, rank_correlation, score_iou_correlation
 from loss.focal_giou import FocalGIoU
+from loss.gather import GatheredCriterion
 from loss.names import criterion_title
 from loss.ndcg import NDCGLoss, ndcg_loss
 from loss.parameterized_ap import CURVES, parameterized_ap_loss
@@ -30,6 +31,7 @@ __all__ = [
     "Criterion",
     "DetectionBatch",
     "FocalGIoU",
+    "GatheredCriterion",
     "NDCGLoss",
     "ParameterizedAPLoss",
     "StandardLoss",

@@ -38,6 +38,9 @@ class ScheduleConfig(StrictModel):
     batch_per_device: int | None = Field(
         None, ge=1, description="most images that one device takes; see `on`"
     )
+    gather_logits: bool = Field(
+        False, description="several devices rank the whole batch, not each its share"
+    )
     image_size: Size = Field((512, 512), description="width, height, in pixels")
     keep_ratio: bool = Field(True, description="fit images into the size; False: stretch them")
     test_image_size: Size | None = Field(None, description="None: as in training")

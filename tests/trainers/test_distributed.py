@@ -10,12 +10,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
 from paploss.errors import BadConfig
 from trainers.config import TaskConfig
-from trainers.distributed import ALONE, Worker, choose_device, joined, this_worker
+from trainers.distributed import (
+    ALONE,
+    Worker,
+    choose_device,
+    interface_to,
+    is_of_peers,
+    joined,
+    meeting_point,
+    this_worker,
+    told_by_all,
+)
 from trainers.export import TrainingConfig, training_config, write_training_yaml
 from trainers.trial import TrialSpec, run_trial
 
@@ -107,6 +118,76 @@ def test_a_device_that_is_not_there(
 def test_alone_nobody_is_joined() -> None:
     with joined(ALONE, "cpu"):
         assert not torch.distributed.is_initialized()
+        assert told_by_all("me") == ["me"]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "local_rank", "taken"),
+    [(8, 3, 3), (1, 3, 0), (2, 3, 1)],
+    ids=["torchrun", "an actor that sees its own GPU alone", "one that sees its own two"],
+)
+def test_a_worker_takes_a_gpu_of_those_that_it_sees(
+    monkeypatch: pytest.MonkeyPatch, gpus: int, local_rank: int, taken: int
+) -> None:
+    """No GPU here: what torch is asked for is all that can be seen."""
+    chosen: list[Any] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(
+        torch.distributed, "init_process_group", lambda backend, timeout: chosen.append(backend)
+    )
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: chosen.append("left"))
+    with joined(Worker(3, 8, local_rank), "cuda"):
+        assert chosen == [taken, "nccl"]
+    assert chosen == [taken, "nccl", "left"]
+
+
+def test_only_the_first_worker_has_the_plain_names() -> None:
+    names = ("train.log", "skipped.jsonl", "README")
+    assert tuple(map(ALONE.own, names)) == names
+    assert tuple(map(Worker(2, 4, 0).own, names)) == (
+        "train-2.log", "skipped-2.jsonl", "README-2"
+    )  # fmt: skip
+
+
+def test_a_meeting_point_is_seen_from_this_machine_alone() -> None:
+    with meeting_point("127.0.0.1", 2) as point:
+        assert point["WORLD_SIZE"] == "2"
+        port = int(point["MASTER_PORT"])
+        listening = [c for c in psutil.Process().net_connections() if c.laddr.port == port]
+        assert {connection.laddr.ip for connection in listening} == {"127.0.0.1"}
+        with socket.create_connection(("127.0.0.1", port), 5):
+            pass
+        with pytest.raises(OSError, match="in use"), meeting_port_again(port):
+            pass
+
+
+@contextlib.contextmanager
+def meeting_port_again(port: int) -> Any:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", port))
+        other.listen()
+        yield
+
+
+def test_the_interface_that_leads_to_a_host() -> None:
+    name = interface_to("127.0.0.1")
+    assert name is None or name.startswith("lo")
+    assert interface_to("no-such-host.invalid") is None
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.distributed.DistNetworkError("timed out"), True),
+        (torch.distributed.DistBackendError("NCCL error"), True),
+        (RuntimeError("[../third_party/gloo/gloo/transport/tcp/pair.cc:1] closed by peer"), True),
+        (RuntimeError("CUDA out of memory"), False),
+        (ValueError("no file /data/gloo/x"), False),
+    ],
+)
+def test_what_says_only_that_another_worker_is_gone(error: Exception, expected: bool) -> None:
+    assert is_of_peers(error) is expected
 
 
 def torchrun(*command: Any, folder: Path) -> subprocess.CompletedProcess[str]:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from mmengine.dist import all_reduce, is_main_process
+from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
 
-from loss import Criterion
+from loss import Criterion, GatheredCriterion
 from trainers.trial import Diverged
 
 
@@ -38,19 +38,23 @@ class EpochLines(Hook):
 
 
 class ScoreEpochs(Hook):
-    """Scores the detector after every so many epochs, in the first worker.
+    """Scores the detector after every so many epochs, each worker a share of the images.
 
-    The others wait for it at their next step. The last epoch is left to whoever scores in the end.
+    The last epoch is left to whoever scores in the end.
 
     Args:
-        measure: metrics by name; AP is among them where there is one.
+        measure: metrics by name, AP among them where there is one; None in workers other than the
+            first.
     """
 
     # After the checkpoint is written.
     priority = "LOWEST"
 
     def __init__(
-        self, every: int, measure: Callable[[], dict[str, float]], say: Callable[[str], None]
+        self,
+        every: int,
+        measure: Callable[[], dict[str, float] | None],
+        say: Callable[[str], None],
     ) -> None:
         self._every = every
         self._measure = measure
@@ -58,11 +62,13 @@ class ScoreEpochs(Hook):
 
     def after_train_epoch(self, runner: Any) -> None:
         epoch = runner.epoch + 1
-        if epoch % self._every or epoch == runner.max_epochs or not is_main_process():
+        if epoch % self._every or epoch == runner.max_epochs:
             return
         # The data loader draws a number, which must not change what is trained.
         with torch.random.fork_rng(devices=[]):
             metrics = self._measure()
+        if metrics is None:
+            return
         log_metrics(runner, "val", metrics)
         self._say(f"epoch {epoch}/{runner.max_epochs}  val AP {metrics.get('AP', math.nan):.4f}")
 
@@ -81,7 +87,8 @@ class EndEpochs(Hook):
 
     def after_train_epoch(self, runner: Any) -> None:
         for module in runner.model.modules():
-            if isinstance(module, Criterion):
+            # One that is gathered passes it on to the criterion inside.
+            if isinstance(module, Criterion) and not isinstance(module, GatheredCriterion):
                 module.end_epoch()
 
 

@@ -8,15 +8,18 @@ theta alone.
 
 import contextlib
 import hashlib
+import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from loss import DetectionBatch, build_criterion
+from loss import DetectionBatch, GatheredCriterion, build_criterion
 from loss.by_head import of_head, part_of
+from trainers.distributed import told_by_all
 from trainers.mmdet.heads import CriterionHead, HeadRun, MadeUp
 from trainers.mmdet.models import criterion_heads
 from trainers.trial import TrialSpec
@@ -46,7 +49,8 @@ def prove_theta(model: Any, spec: TrialSpec) -> str:
     """Compare every head of `model` with `spec` on made-up outputs.
 
     For a model that has not been trained yet: what its criterion learns in training is not theta's.
-    Leaves the model, its buffers and the random generators as they were.
+    Of several workers each proves its own model. Leaves the model, its buffers and the random
+    generators as they were.
 
     Returns:
         The fingerprint: 12 hexadecimal digits. Two trials that train alike have the same.
@@ -59,11 +63,54 @@ def prove_theta(model: Any, spec: TrialSpec) -> str:
     with _left_as_it_was(model):
         model.train()
         for name, path, head in criterion_heads(model):
-            run = head.run_made_up(made_up(head, spec))
+            with _ranking_alone(head):
+                run = head.run_made_up(made_up(head, spec))
             seen, expected = seen_output(model, head, run), expected_output(name, run, spec)
             _compare(path, seen, expected)
             digest.update(seen.bytes())
     return digest.hexdigest()[:12]
+
+
+def prove_theta_together(model: Any, spec: TrialSpec) -> str:
+    """`prove_theta` by every worker of a distributed training, and that all of them train alike.
+
+    Fingerprints are compared among workers on the same hardware: another kind rounds in another
+    way, and each has proved its theta by itself.
+
+    Raises:
+        ThetaNotApplied: as `prove_theta`; or another worker would train on something else.
+    """
+    fingerprint = prove_theta(model, spec)
+    device = next(model.parameters()).device
+    told = told_by_all((_hardware(device), fingerprint))
+    for rank, (hardware, other) in enumerate(told):
+        alike = next(k for k, (of, _) in enumerate(told) if of == hardware)
+        if other != told[alike][1]:
+            raise ThetaNotApplied(
+                f"worker {rank} would train on something else than worker {alike}: their "
+                f"fingerprints are {other} and {told[alike][1]}. Have all machines the same "
+                "version of the code, and the same files?"
+            )
+    return fingerprint
+
+
+def _hardware(device: torch.device) -> str:
+    """What the digits of a result depend on."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line
+    return f"{platform.machine()} {platform.processor()}"
+
+
+def _ranking_alone(head: CriterionHead) -> contextlib.AbstractContextManager[None]:
+    """The made-up outputs of all workers together are not what is expected of one of them."""
+    criterion = head.criterion
+    if isinstance(criterion, GatheredCriterion):
+        return criterion.alone()
+    return contextlib.nullcontext()
 
 
 @contextlib.contextmanager

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from mmdet.registry import DATASETS
-from mmengine.dist import get_world_size, is_distributed
+from mmengine.dist import get_rank, get_world_size, is_distributed
 from mmengine.hooks import SyncBuffersHook
 from mmengine.model import MMDistributedDataParallel, is_model_wrapper, revert_sync_batchnorm
 from mmengine.runner import Runner, set_random_seed
 from torch import nn
 
+from trainers.distributed import Worker
 from trainers.mmdet.config import (
     check_paramwise,
     dataset_settings,
@@ -19,12 +20,17 @@ from trainers.mmdet.config import (
     optimizer_settings,
 )
 from trainers.mmdet.hooks import EndEpochs
-from trainers.mmdet.models import build_model
+from trainers.mmdet.models import build_model, criterion_heads
 from trainers.mmdet.weights import with_urls
 from trainers.trial import TrialSpec
 
 SKIPPED = "skipped.jsonl"
-"""In a training's folder: the images that could not be read."""
+"""In a training's folder: the images that could not be read, a file a worker (`skipped_file`)."""
+
+
+def skipped_file(folder: Path) -> Path:
+    """This worker's own: appending to one file from several machines garbles it."""
+    return folder / Worker(get_rank(), get_world_size()).own(SKIPPED)
 
 
 class DetectorRunner(Runner):
@@ -58,6 +64,9 @@ def build_runner(spec: TrialSpec, folder: Path, hooks: list[Any], **settings: An
     set_random_seed(spec.seed)
     model = build_model(with_urls(spec.detector), spec.criterion_settings, len(spec.data.classes))
     check_paramwise(schedule, model)
+    if schedule.gather_logits:
+        for _, _, head in criterion_heads(model):
+            head.gather_logits()
     dataset = build_dataset(spec, "train", folder)
     iterations = schedule.epochs * -(-len(dataset) // schedule.batch_size)
     # Images of one shape are batched together, as mmdet does, where shapes are kept.
@@ -92,7 +101,7 @@ def build_dataset(spec: TrialSpec, split: str, folder: Path) -> Any:
     """The `TrialDataset` of one split, as the detector of `spec` needs it."""
     masks = has_mask_head(spec.detector.model)
     settings = dataset_settings(spec.data, split, spec.schedule, masks)
-    return DATASETS.build({**settings, "skipped": str(folder / SKIPPED)})
+    return DATASETS.build({**settings, "skipped": str(skipped_file(folder))})
 
 
 def detector_of(runner: Runner) -> Any:

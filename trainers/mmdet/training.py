@@ -10,16 +10,17 @@ from typing import Any
 
 import torch
 from mmdet.utils import register_all_modules
+from mmengine.dist import get_world_size
 
 from paploss.errors import BadConfig
 from trainers.coco_eval import DETECTIONS
-from trainers.distributed import ALONE, Worker, joined
+from trainers.distributed import ALONE, Worker, joined, told_by_all
 from trainers.mmdet.config import check_paramwise
 from trainers.mmdet.dataset import read_skipped
 from trainers.mmdet.evaluation import score
 from trainers.mmdet.hooks import CollapseHook, EpochLines, ScoreEpochs, log_metrics
 from trainers.mmdet.models import build_model
-from trainers.mmdet.probe import ThetaNotApplied, prove_theta
+from trainers.mmdet.probe import ThetaNotApplied, prove_theta, prove_theta_together
 from trainers.mmdet.runner import SKIPPED, build_dataset, build_runner, detector_of
 from trainers.mmdet.weights import check_weights
 from trainers.reward import reward_of
@@ -38,35 +39,38 @@ def preload() -> None:
     register_all_modules()
 
 
-def train_and_score(spec: TrialSpec, folder: Path, progress: Callable[[], None]) -> TrialResult:
+def train_and_score(
+    spec: TrialSpec, folder: Path, progress: Callable[[], None], worker: Worker = ALONE
+) -> TrialResult:
     """`trainers.trial.run_trial` without its net for exceptions."""
     torch.set_num_threads(spec.threads)
     timing: dict[str, float] = {}
     hook = CollapseHook(progress)
-    skipped = folder / SKIPPED
+    skipped = folder / worker.own(SKIPPED)
     skipped.unlink(missing_ok=True)  # of an earlier attempt
-    schedule = spec.schedule.on(1)
     fingerprint, error = None, None
     scores: dict[str, dict[str, float]] = {}
     try:
-        with _timed(timing, "setup"):
-            runner = build_runner(spec, folder, [hook])
-            fingerprint = prove_theta(runner.model, spec)
-        with _timed(timing, "train"):
-            runner.train()
-        with _timed(timing, "evaluate"):
-            for split in spec.evaluate:
-                dataset = build_dataset(spec, split, folder)
-                keep = folder / DETECTIONS if spec.keep_detections and split == "test" else None
-                scores[split] = score(
-                    runner.model, dataset, schedule.batch_size, schedule.workers, progress, keep
-                )
+        with joined(worker, spec.device):
+            with _timed(timing, "setup"):
+                runner = build_runner(spec, folder, [hook])
+                progress()
+                fingerprint = prove_theta_together(detector_of(runner), spec)
+            with _timed(timing, "train"):
+                runner.train()
+            with _timed(timing, "evaluate"):
+                for split in spec.evaluate:
+                    kept = spec.keep_detections and split == "test"
+                    keep = folder / DETECTIONS if kept else None
+                    metrics = _measure(runner, spec, split, folder, progress, keep)
+                    if metrics is not None:
+                        scores[split] = metrics
     except Diverged as end:
         error = str(end)
     return TrialResult(
         status="diverged" if error else "ok",
-        reward=0.0 if error else reward_of(scores["val"], spec.reward),
-        test_reward=reward_of(scores["test"], spec.reward) if "test" in scores else None,
+        reward=0.0 if error else _reward(scores, "val", spec),
+        test_reward=_reward(scores, "test", spec),
         **scores,
         fingerprint=fingerprint,
         iterations=hook.iterations,
@@ -74,6 +78,26 @@ def train_and_score(spec: TrialSpec, folder: Path, progress: Callable[[], None])
         skipped_images=read_skipped(skipped),
         error=error,
     )
+
+
+def _reward(scores: dict[str, dict[str, float]], split: str, spec: TrialSpec) -> float | None:
+    """None for a split that was not scored, or that another worker has the scores of."""
+    return reward_of(scores[split], spec.reward) if split in scores else None
+
+
+def _measure(
+    runner: Any,
+    spec: TrialSpec,
+    split: str,
+    folder: Path,
+    progress: Callable[[], None] | None = None,
+    keep: Path | None = None,
+) -> dict[str, float] | None:
+    """`score` with the worker's share of a batch, which is what its device can take."""
+    size = get_world_size()
+    dataset = build_dataset(spec, split, folder)
+    batch = spec.schedule.on(size).batch_size // size
+    return score(detector_of(runner), dataset, batch, spec.schedule.workers, progress, keep)
 
 
 def train_in_full(
@@ -100,38 +124,33 @@ def train_in_full(
             does not train on its criterion.
         Diverged: the loss has collapsed.
     """
-    skipped = folder / SKIPPED
+    skipped = folder / worker.own(SKIPPED)
     if worker.first:
         check_weights(spec.detector)
-        if not resume:
-            skipped.unlink(missing_ok=True)
+    if not resume:
+        skipped.unlink(missing_ok=True)
     with joined(worker, spec.device):
         runner = build_runner(spec, folder, [], resume=resume, **_kept_in(folder))
-        detector = detector_of(runner)
-
-        def measure(split: str) -> dict[str, float]:
-            batch = spec.schedule.on(worker.size).batch_size // worker.size
-            dataset = build_dataset(spec, split, folder)
-            return score(detector, dataset, batch, spec.schedule.workers)
-
         for hook in (CollapseHook(lambda: None), EpochLines(say)):
             runner.register_hook(hook)
         if evaluate_every:
-            runner.register_hook(ScoreEpochs(evaluate_every, partial(measure, "val"), say))
+            measure = partial(_measure, runner, spec, "val", folder)
+            runner.register_hook(ScoreEpochs(evaluate_every, measure, say))
         try:
-            fingerprint = prove_theta(detector, spec)
+            fingerprint = prove_theta_together(detector_of(runner), spec)
         except ThetaNotApplied as error:
             raise BadConfig(f"detector {spec.detector.name}: {error}") from error
         say(f"the criterion reaches the head (probe passed, fingerprint {fingerprint})")
         runner.train()
-    # The others have left: nobody waits while the first one scores.
+        scores = {split: _measure(runner, spec, split, folder) for split in spec.evaluate}
+        unread = told_by_all(read_skipped(skipped))
     if not worker.first:
         return None
-    scores = {split: measure(split) for split in spec.evaluate}
     for split, metrics in scores.items():
-        log_metrics(runner, split, metrics)
+        log_metrics(runner, split, metrics or {})
     runner.visualizer.close()
-    return {**scores, "fingerprint": fingerprint, "skipped_images": read_skipped(skipped)}
+    skipped_images = {image: why for own in unread for image, why in own.items()}
+    return {**scores, "fingerprint": fingerprint, "skipped_images": skipped_images}
 
 
 def _kept_in(folder: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import get_priority
 from torch import nn
 
-from loss import FocalGIoU
+from loss import FocalGIoU, GatheredCriterion
 from trainers.mmdet.hooks import CollapseHook, EndEpochs, ScoreEpochs
 from trainers.trial import Diverged
 
@@ -86,10 +86,11 @@ class Counts(FocalGIoU):
 
 
 def test_every_criterion_hears_of_the_end_of_an_epoch_once() -> None:
-    one, other = Counts(), Counts()
-    model = nn.ModuleDict({"head": nn.ModuleDict({"criterion": one}), "other": other})
+    one, other, inside = Counts(), Counts(), Counts()
+    head = nn.ModuleDict({"criterion": one, "gathered": GatheredCriterion(inside)})
+    model = nn.ModuleDict({"head": head, "other": other})
     EndEpochs().after_train_epoch(SimpleNamespace(model=model))
-    assert (one.epochs, other.epochs) == (1, 1)
+    assert (one.epochs, other.epochs, inside.epochs) == (1, 1, 1)
 
 
 def test_scores_in_between_change_nothing_that_is_drawn() -> None:
@@ -114,6 +115,15 @@ def test_scores_in_between_change_nothing_that_is_drawn() -> None:
     assert said == ["epoch 2/6  val AP 0.2500", "epoch 4/6  val AP 0.2500"]
     assert shown == {step: {"val/AP": 0.25, "val/oLRP": 0.5} for step in (20, 40)}
     assert torch.equal(torch.rand(2), expected)
+
+
+def test_workers_that_have_no_scores_say_nothing() -> None:
+    """Only the first has them: what a runner shows them with is not even asked for."""
+    said: list[str] = []
+    ScoreEpochs(1, lambda: None, said.append).after_train_epoch(
+        SimpleNamespace(epoch=0, max_epochs=2)
+    )
+    assert said == []
 
 
 def test_they_come_after_the_checkpoint() -> None:

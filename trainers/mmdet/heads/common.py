@@ -16,7 +16,7 @@ from mmdet.utils import reduce_mean
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from loss import DetectionBatch, build_criterion
+from loss import DetectionBatch, GatheredCriterion, build_criterion
 
 _BOXES = 12
 _LEAST_DOUBT = 1e-6
@@ -146,6 +146,10 @@ class CriterionHead:
         kwargs |= {name: dict(stock) for name in self.replaced}
         super().__init__(*args, **kwargs)
         self.criterion = built
+
+    def gather_logits(self) -> None:
+        """From now on the criterion is that of the mini-batch of all workers."""
+        self.criterion = GatheredCriterion(self.criterion)
 
     def run_made_up(self, made_up: MadeUp) -> HeadRun:
         """Train on made-up outputs, down to the losses."""
