@@ -19,17 +19,24 @@ from search.reward import column_name, reward_name
 from search.standings import Standing, standings, verdict, winner
 
 
-def print_result(history: History, console: Console | None = None) -> None:
+def print_result(
+    history: History,
+    console: Console | None = None,
+    *,
+    rounds: bool = False,
+    running: bool = False,
+) -> None:
     """Print how far an experiment has come or how it ended, and the commands that come next.
 
-    Files that could not be read are named first. Before the final race has a result, the rounds
-    so far stand before the standings.
+    Files that could not be read are named first. Before the final race has a result, or if
+    `rounds` asks for it, the rounds so far stand before the standings. A search that is `running`
+    needs no command to go on.
     """
     console = console or Console()
     table = standings(history)
     for reason in history.damaged:
         console.print(Text(f"left out {plain(reason)}", style="yellow"), soft_wrap=True)
-    if winner(table) is None and (history.trials["phase"] == "search").any():
+    if (rounds or winner(table) is None) and (history.trials["phase"] == "search").any():
         console.print(render_rounds(history), Text())
     if table:
         console.print(render_table(table, column_name(history.config)), Text())
@@ -39,7 +46,7 @@ def print_result(history: History, console: Console | None = None) -> None:
     if confirmed is not None:
         line, agrees = confirmed
         console.print(Text(plain(line), style="dim" if agrees else "bold red"), soft_wrap=True)
-    steps = _next_steps(history, finished=winner(table) is not None)
+    steps = _next_steps(history, resumable=not running and winner(table) is None)
     if steps:
         console.print(Text("\nNext:"))
     for step in steps:
@@ -73,7 +80,7 @@ def render_table(table: Sequence[Standing], score: str = "AP") -> Table:
 
 
 def render_rounds(history: History) -> Table:
-    """The search by round: how many trials have a reward, their mean, and the best of them."""
+    """The search by round, and baseline and start: rewards, their mean, and the best of them."""
     grid = plain_table(f"Reward ({reward_name(history.config)} on val)")
     for name in ("round", "n", "mean", "best"):
         grid.add_column(name, justify="right", no_wrap=True)
@@ -82,6 +89,11 @@ def render_rounds(history: History) -> Table:
     for number, count, mean, best in rounds.itertuples():
         known = (mean, best) if count else (None, None)
         grid.add_row(str(number), str(count), *map(four_digits, known))
+    for phase in ("baseline", "start"):
+        rewards = history.trials.loc[history.trials["phase"] == phase, "reward"].dropna()
+        if len(rewards):
+            values = map(four_digits, (rewards.mean(), rewards.max()))
+            grid.add_row(phase, str(len(rewards)), *values, style="dim")
     return grid
 
 
@@ -101,9 +113,9 @@ def four_digits(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def _next_steps(history: History, finished: bool) -> list[str]:
+def _next_steps(history: History, resumable: bool) -> list[str]:
     folder = _short(history.path)
-    steps = [] if finished else [f"paploss resume {folder}"]
+    steps = [f"paploss resume {folder}"] if resumable else []
     if (history.path / "best.yaml").exists():
         steps.append(f"paploss train {folder / 'best.yaml'}")
     if (history.path / "report.html").exists():

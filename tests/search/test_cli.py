@@ -19,7 +19,7 @@ from paploss.errors import (
     UserError,
 )
 from search import cli
-from search.run.experiment import Interrupted
+from search.exit_codes import Interrupted
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,7 +47,7 @@ def paploss_cli(capsys, monkeypatch):
     [
         (("search",), ["CONFIG", "--set", "KEY=VALUE", "--or-resume"]),
         (("resume",), ["EXPERIMENT"]),
-        (("show",), ["EXPERIMENT"]),
+        (("show",), ["EXPERIMENT", "--follow"]),
         (("export",), ["EXPERIMENT", "--out", "--trial", "search-003-05-0"]),
         (("train",), ["TRAINING_YAML", "--out", "--set", "--resume", "--device"]),
         (("doctor",), ["--storage"]),

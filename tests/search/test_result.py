@@ -83,11 +83,17 @@ def test_rounds_by_hand(experiment, record):
     records.append(record("search", 0, 2, status="diverged", ap=None))
     records.append(record("search", 0, 3, status="failed", ap=None))
     records.append(record("search", 1, 0, status="failed", ap=None))
-    records.append(record("baseline", ap=0.9))
+    records += [record("baseline", ap=0.9), record("baseline", repeat=1, ap=0.8)]
+    records.append(record("start", ap=0.3))
     _, head, _, *rows = printed(render_rounds(load_history(experiment(records))))
     assert cells(head) == ["round", "n", "mean", "best"]
     # (.1 + .2 + 0) / 3: what diverged counts as 0, what failed is left out.
-    assert [cells(row) for row in rows] == [["0", "3", "0.1000", "0.2000"], ["1", "0", "-", "-"]]
+    assert [cells(row) for row in rows] == [
+        ["0", "3", "0.1000", "0.2000"],
+        ["1", "0", "-", "-"],
+        ["baseline", "2", "0.8500", "0.9000"],
+        ["start", "1", "0.3000", "0.3000"],
+    ]
 
 
 def test_a_search_that_is_not_done_shows_its_rounds_and_how_to_go_on(experiment, searched):
