@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from paploss.errors import BadConfig
+from paploss.paths import is_there
 from paploss.strict import nearest
 
 
@@ -29,9 +30,10 @@ def find(kind: str, name: str, beside: Path | None = None) -> Path:
     if name in shipped:
         return shipped[name]
     for place in (Path(name), *([beside / name] if beside else [])):
-        if place.is_file():
+        if is_there(place):
             return place.absolute()
+    shown = name if len(name) <= 200 else f"{name[:200]}..."
     raise BadConfig(
-        f"no file {name!r}, and no shipped one of that name in {kind}; "
+        f"no file {shown!r}, and no shipped one of that name in {kind}; "
         f"{nearest(name, sorted(shipped))}"
     )

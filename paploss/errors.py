@@ -24,6 +24,10 @@ class NotEnoughResources(UserError):
     """The cluster can never satisfy what a trial asks for."""
 
 
+class BadCluster(UserError):
+    """Machines of the cluster cannot run trials; the message has a line for each problem."""
+
+
 class SearchStopped(UserError):
     """A search ended before its last round; what was finished is kept and can be resumed."""
 

@@ -6,6 +6,7 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from paploss.addresses import check_addresses
 from paploss.errors import BadConfig
 
 
@@ -26,7 +27,9 @@ def parse(model: type[Model], values: Mapping[str, Any], where: str) -> Model:
 
     Raises:
         BadConfig: one line for each thing wrong; a mistyped key comes with the nearest right one.
+            An address with a secret in it is wrong too.
     """
+    check_addresses(values, where)
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:

@@ -10,8 +10,13 @@ from rich.console import Console
 
 import paploss
 from paploss.errors import SearchStopped, TrainingStopped, UserError
+from search.cli_cluster import submit
 from search.cli_data import data_app
-from search.exit_codes import Exit
+from search.cli_jobs import jobs_app
+from search.cli_mirror import restore
+from search.cli_show import show
+from search.cli_watch import dashboard
+from search.exit_codes import Exit, Interrupted
 
 app = typer.Typer(
     help="Search detection losses: find the Parameterized AP Loss that trains your detector best.",
@@ -19,29 +24,32 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(data_app, name="data")
 
 Experiment = Annotated[Path, typer.Argument(help="An experiment's folder, experiments/<name>.")]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a setting: algorithm.rounds=4."),
 ]
+TrustCode = Annotated[
+    bool,
+    typer.Option("--trust-code", help="Run a detector's Python config that is more than data."),
+]
 
 
-@app.command()
 def search(
     config: Annotated[str, typer.Argument(help="A search YAML, or the name of a shipped one.")],
     overrides: Overrides = None,
     or_resume: Annotated[
         bool, typer.Option("--or-resume", help="Go on with the experiment if it exists.")
     ] = False,
+    trust_code: TrustCode = False,
 ) -> None:
     """Search the loss that CONFIG describes, and write best.yaml and a report."""
     from search.run import experiment as experiments
     from search.run.load import load_search, parse_overrides
     from search.run.preflight import check_before_trials
 
-    settings, task = load_search(config, parse_overrides(overrides or []))
+    settings, task = load_search(config, parse_overrides(overrides or []), trust_code=trust_code)
     experiment = settings.storage / settings.name
     if or_resume and (experiment / "config.yaml").exists():
         resume(experiment)
@@ -52,7 +60,6 @@ def search(
     _finish(experiment, lambda: experiments.start_experiment(settings, task))
 
 
-@app.command()
 def resume(experiment: Experiment) -> None:
     """Go on with a search that was interrupted, stopped or killed."""
     from search.run.experiment import run_experiment
@@ -60,26 +67,6 @@ def resume(experiment: Experiment) -> None:
     _finish(experiment, lambda: run_experiment(experiment))
 
 
-@app.command()
-def show(experiment: Experiment) -> None:
-    """Show what an experiment has found so far."""
-    from search.history import load_history, shared_fingerprints
-    from search.result import print_result
-
-    history = load_history(experiment)
-    console = Console()
-    done = len(history.records)
-    console.print(f"{history.config.get('name', experiment)}: {done} finished trials")
-    for fingerprint, labels in shared_fingerprints(history).items():
-        console.print(
-            f"WARNING: {', '.join(labels)} have different thetas and trained alike "
-            f"(fingerprint {fingerprint}): part of theta did not reach the loss.",
-            style="bold red",
-        )
-    print_result(history, console)
-
-
-@app.command()
 def export(
     experiment: Experiment,
     out: Annotated[Path, typer.Option("--out", help="File to write.")] = Path("best.yaml"),
@@ -95,7 +82,6 @@ def export(
     typer.echo(f"wrote {out}\nTrain with it: paploss train {out}")
 
 
-@app.command()
 def train(
     training_yaml: Annotated[
         Path, typer.Argument(help="best.yaml, another training YAML, or the name of a shipped one.")
@@ -106,6 +92,7 @@ def train(
     overrides: Overrides = None,
     resume: Annotated[bool, typer.Option("--resume", help="From the last checkpoint.")] = False,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; chosen if not given.")] = None,
+    trust_code: TrustCode = False,
 ) -> None:
     """Train a detector in full with the loss of TRAINING_YAML, and score it.
 
@@ -117,7 +104,8 @@ def train(
     from trainers.export import read_training_yaml
     from trainers.retrain import retrain
 
-    config = read_training_yaml(training_yaml, parse_overrides(overrides or []))
+    values = parse_overrides(overrides or [])
+    config = read_training_yaml(training_yaml, values, trust_code=trust_code)
     if this_worker().first:
         for line in check_for_training(config.data).lines():
             typer.echo(line, err=True)
@@ -131,7 +119,6 @@ def train(
     typer.echo(f"Losses: tensorboard --logdir {folder}")
 
 
-@app.command()
 def ablate(
     group: Annotated[str, typer.Argument(help="shapes, another shipped group, or a YAML.")],
     seeds: Annotated[int | None, typer.Option(min=1, help="Runs of each fixed loss.")] = None,
@@ -142,6 +129,7 @@ def ablate(
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder, experiments/ablate-GROUP if not given.")
     ] = None,
+    trust_code: TrustCode = False,
 ) -> None:
     """Compare the losses of GROUP with each other: several seeds each, one table.
 
@@ -153,10 +141,25 @@ def ablate(
     values = parse_overrides(overrides or [])
     if seeds is not None:
         values["seeds"] = seeds
-    run_group(group, out, only=only or (), overrides=values)
+    run_group(group, out, only=only or (), overrides=values, trust_code=trust_code)
 
 
-@app.command()
+def detector(
+    name: Annotated[str, typer.Argument(help="A detector's name, file, or mmdet::CONFIG.py.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="File to write; printed if not given.")
+    ] = None,
+    trust_code: TrustCode = False,
+) -> None:
+    """Write a detector's settings in full as one YAML: plain data, with no base and no code."""
+    from trainers.export import write_detector_yaml
+    from trainers.read import load_detector
+
+    settings = load_detector(name, trust_code=trust_code)
+    written = write_detector_yaml(settings, out)
+    typer.echo(f"wrote {out}\nUse it in a search with `detector: {out}`." if out else written)
+
+
 def doctor(
     storage: Annotated[
         Path | None, typer.Option(help="Also check this folder for experiments.")
@@ -166,6 +169,20 @@ def doctor(
     from paploss.doctor import print_doctor, run_doctor
 
     raise typer.Exit(print_doctor(run_doctor(storage)))
+
+
+_PANELS: dict[str, dict[str, Any]] = {
+    "Search": {"search": search, "resume": resume, "show": show, "dashboard": dashboard},
+    "Use what was found": {"export": export, "train": train, "ablate": ablate},
+    "Clusters": {"submit": submit, "jobs": jobs_app, "restore": restore},
+    "Set-up": {"doctor": doctor, "data": data_app, "detector": detector},
+}
+for _panel, _commands in _PANELS.items():
+    for _name, _command in _commands.items():
+        if isinstance(_command, typer.Typer):
+            app.add_typer(_command, name=_name, rich_help_panel=_panel)
+        else:
+            app.command(_name, rich_help_panel=_panel)(_command)
 
 
 def _finish(experiment: Path, run: Callable[[], object]) -> None:
@@ -227,8 +244,6 @@ def _main(
 
 def run_safely(command: Callable[[], None]) -> int:
     """Run `command`; what the user can mend becomes one message, without a traceback."""
-    from search.run.experiment import Interrupted
-
     try:
         command()
     except (SearchStopped, TrainingStopped) as error:

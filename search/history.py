@@ -10,13 +10,14 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pandas as pd
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from paploss.errors import BadExperiment
 from paploss.files import read_json, read_yaml, write_atomic
+from paploss.paths import is_plain_name
 
 PHASES = ("baseline", "start", "search", "final")
 METRICS = (
@@ -41,37 +42,51 @@ _NUMBERS = [
 ]
 
 
+def _in_experiment(folder: str) -> str:
+    # It is joined to the experiment's path, to read and to write there.
+    if not is_plain_name(folder):
+        raise ValueError("expected the name of a folder in the experiment")
+    return folder
+
+
+Unit = Annotated[float, Field(ge=0, le=1)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0, lt=1e12)]
+Folder = Annotated[str, AfterValidator(_in_experiment)]
+
+
 class _Record(BaseModel):
     """What a journal file must hold to be of use, and what stands in for the rest."""
 
     phase: Literal["baseline", "start", "search", "final"]
-    round: int = Field(ge=0)
-    slot: int = Field(ge=0)
-    repeat: int = Field(ge=0)
+    round: int = Field(ge=0, lt=10**6)
+    slot: int = Field(ge=0, lt=10**6)
+    repeat: int = Field(ge=0, lt=10**6)
     label: str
-    theta: list[float] | None
+    theta: list[Unit] | None
     status: Literal["ok", "diverged", "failed"]
     reward: float | None = Field(ge=0, le=1)
     test_reward: float | None = Field(None, ge=0, le=1)
-    seconds: float = Field(ge=0)
-    control_points: dict[str, list[tuple[float, float]]] | None = None
-    gradient_scale: float | dict[str, float] | None = None
-    seed: int | None = None
+    seconds: Seconds
+    control_points: dict[str, list[tuple[Finite, Finite]]] | None = None
+    gradient_scale: Finite | dict[str, Finite] | None = None
+    seed: int | None = Field(None, ge=0, lt=2**64)
     val: dict[str, float | None] | None = None
     test: dict[str, float | None] | None = None
-    timing: dict[str, float] = {}
+    timing: dict[str, Finite] = {}
     fingerprint: str | None = None
     error: str | None = None
     skipped_images: dict[str, str] = {}
-    iterations: int | None = None
-    attempt: int = 0
+    iterations: int | None = Field(None, ge=0, lt=2**63)
+    attempt: int = Field(0, ge=0, lt=10**6)
     trial_id: str | None = None
-    trial_dir: str | None = None
+    trial_dir: Folder | None = None
     node: str | None = None
-    cpus: float | None = None
-    gpus: float | None = None
-    started: float | None = None
-    finished: float | None = None
+    cpus: Finite | None = None
+    gpus: Finite | None = None
+    workers: int = 1
+    started: Seconds | None = None
+    finished: Seconds | None = None
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import Field, field_validator
 
 from loss.by_head import family_of
-from paploss.files import write_yaml
+from paploss.errors import BadConfig
+from paploss.files import write_atomic, write_yaml
 from paploss.strict import StrictModel, parse
 from trainers.config import DetectorConfig, ScheduleConfig, TaskConfig
 from trainers.datasets.coco import DataConfig
@@ -53,19 +55,39 @@ def training_config(
     )
 
 
+def write_detector_yaml(detector: DetectorConfig, path: Path | None = None) -> str:
+    """A detector as one YAML without a base, which is written to `path` if that is given.
+
+    Raises:
+        BadConfig: `path` cannot be written.
+    """
+    text = yaml.safe_dump(detector.model_dump(mode="json"), sort_keys=False, width=100)
+    if path is not None:
+        try:
+            write_atomic(path, text)
+        except OSError as error:
+            raise BadConfig(f"cannot write {path}: {error.strerror}. Give another file.") from error
+    return text
+
+
 def write_training_yaml(config: TrainingConfig, path: Path) -> None:
     write_yaml(path, config.model_dump(mode="json"), _HEADER.format(name=path.name))
 
 
-def read_training_yaml(name: str | Path, overrides: dict[str, Any] | None = None) -> TrainingConfig:
+def read_training_yaml(
+    name: str | Path, overrides: dict[str, Any] | None = None, *, trust_code: bool = False
+) -> TrainingConfig:
     """A training YAML by path or shipped name, with `overrides` ("schedule.epochs": 3) on top.
 
     It may have a `base`, another training that it is laid over; detector, data and criterion may
     be named, as in a search.
 
+    Args:
+        trust_code: run a detector that is Python and more than data.
+
     Raises:
         BadConfig: a missing file, an unknown key or a value out of range.
     """
-    values, path = read_complete("training", str(name), overrides or {})
+    values, path = read_complete("training", str(name), overrides or {}, trust_code=trust_code)
     config = parse(TrainingConfig, values, str(path))
     return config.model_copy(update={"data": config.data.anchored(path.parent)})

@@ -15,6 +15,7 @@ from paploss.files import read_yaml
 from paploss.strict import merged, override, parse
 from trainers.config import DetectorConfig
 from trainers.datasets.coco import load_data
+from trainers.mmdet.python_config import INSTALLED, read_mmdet_config
 
 _CRITERIA = ("criterion", "baseline", "warm_start")
 _WHOLE = {*_CRITERIA, "detector", "data"}
@@ -22,7 +23,7 @@ _WHOLE = {*_CRITERIA, "detector", "data"}
 
 
 def read_complete(
-    kind: str, name: str, overrides: Mapping[str, Any]
+    kind: str, name: str, overrides: Mapping[str, Any], *, trust_code: bool = False
 ) -> tuple[dict[str, Any], Path]:
     """A YAML of `kind` with everything read that it names, `overrides` on top, and where it is.
 
@@ -31,6 +32,7 @@ def read_complete(
 
     Args:
         overrides: {"schedule.epochs": 3}; one of a part of a file that is named changes that part.
+        trust_code: see `load_detector`.
 
     Raises:
         BadConfig: a missing file, one that is not YAML, a file that is its own base; see
@@ -39,26 +41,31 @@ def read_complete(
     path = find(kind, name)
     replaced = {key: value for key, value in overrides.items() if "." not in key}
     parts = {key: value for key, value in overrides.items() if "." in key}
-    values = _over_base(kind, path, frozenset(replaced), ()) | replaced
+    values = _over_base(kind, path, frozenset(replaced), (), trust_code) | replaced
     try:
-        changed = override(with_files(values, path.parent), parts, str(path))
-        return with_files(changed, path.parent), path
+        complete = with_files(values, path.parent, trust_code=trust_code)
+        changed = override(complete, parts, str(path))
+        return with_files(changed, path.parent, trust_code=trust_code), path
     except BadConfig as error:
         raise error if str(path) in str(error) else BadConfig(f"{path}: {error}") from error
 
 
-def with_files(values: Mapping[str, Any], folder: Path | None) -> dict[str, Any]:
+def with_files(
+    values: Mapping[str, Any], folder: Path | None, *, trust_code: bool = False
+) -> dict[str, Any]:
     """`values` with what they name read: detector, data, and criteria in configs/presets.
 
     Args:
         folder: where relative paths are looked up, after the names of shipped files.
+        trust_code: see `load_detector`.
 
     Raises:
         BadConfig: a missing file, an unknown key or a bad value in it.
     """
     found = dict(values)
     if isinstance(found.get("detector"), str):
-        found["detector"] = load_detector(found["detector"], folder).model_dump(mode="json")
+        detector = load_detector(found["detector"], folder, trust_code=trust_code)
+        found["detector"] = detector.model_dump(mode="json")
     if isinstance(found.get("data"), str):
         data = load_data(find("datasets", found["data"], folder))
         found["data"] = data.model_dump(mode="json")
@@ -68,29 +75,36 @@ def with_files(values: Mapping[str, Any], folder: Path | None) -> dict[str, Any]
     return found
 
 
-def load_detector(name: str, folder: Path | None = None) -> DetectorConfig:
-    """A detector by name or path: YAML, which is data, or an mmdet config in Python, which is run.
+def load_detector(
+    name: str, folder: Path | None = None, *, trust_code: bool = False
+) -> DetectorConfig:
+    """A detector by name or path: a YAML, or an mmdet config in Python.
 
     A YAML may have a `base`: another detector, or "mmdet::" and the path of a config that mmdet
     brings; its own `model` is laid over the base's.
 
+    Args:
+        trust_code: run a config in Python that is more than data (see
+            `trainers.mmdet.python_config`).
+
     Raises:
-        BadConfig: not a detector, Python that fails, a file that is its own base.
+        BadConfig: not a detector, Python that fails or is not trusted, a file that is its own base.
     """
-    return _detector(name, folder, ())
+    return _detector(name, folder, (), trust_code)
 
 
-def _detector(name: str, folder: Path | None, above: tuple[Path, ...]) -> DetectorConfig:
-    from trainers.mmdet.models import INSTALLED, read_mmdet_config
-
+def _detector(
+    name: str, folder: Path | None, above: tuple[Path, ...], trust_code: bool
+) -> DetectorConfig:
     if name.startswith(INSTALLED):
         return DetectorConfig(name=Path(name).stem, model=read_mmdet_config(name))
     path = find("detectors", name, folder)
     if path.suffix == ".py":
-        return DetectorConfig(name=path.stem, model=read_mmdet_config(str(path)))
+        model = read_mmdet_config(str(path), trust_code=trust_code)
+        return DetectorConfig(name=path.stem, model=model)
     values, base = _read_with_base(path, above)
     if base is not None:
-        model = _detector(base, path.parent, (*above, path)).model
+        model = _detector(base, path.parent, (*above, path), trust_code).model
         own = values.get("model", {})
         if not isinstance(own, Mapping):
             raise BadConfig(f"{path}: model is {own!r}; expected settings to lay over the base's.")
@@ -99,7 +113,7 @@ def _detector(name: str, folder: Path | None, above: tuple[Path, ...]) -> Detect
 
 
 def _over_base(
-    kind: str, path: Path, replaced: frozenset[str], above: tuple[Path, ...]
+    kind: str, path: Path, replaced: frozenset[str], above: tuple[Path, ...], trust_code: bool
 ) -> dict[str, Any]:
     """The YAML at `path` over its base, without the keys that are `replaced` above it."""
     values, base = _read_with_base(path, above)
@@ -107,8 +121,9 @@ def _over_base(
     if base is None:
         return values
     below = find(kind, base, path.parent)
-    inherited = _over_base(kind, below, replaced | (_WHOLE & values.keys()), (*above, path))
-    return merged(with_files(inherited, below.parent), values)
+    replaced |= _WHOLE & values.keys()
+    inherited = _over_base(kind, below, replaced, (*above, path), trust_code)
+    return merged(with_files(inherited, below.parent, trust_code=trust_code), values)
 
 
 def _read_with_base(path: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], str | None]:

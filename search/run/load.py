@@ -4,26 +4,30 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from paploss.errors import BadConfig
+from paploss.safe_yaml import load_yaml
 from paploss.strict import nearest, parse
 from search.config import SearchConfig
 from trainers.config import TaskConfig
 from trainers.read import read_complete, with_files
 
 
-def load_search(path: str, overrides: Mapping[str, Any]) -> tuple[SearchConfig, TaskConfig]:
+def load_search(
+    path: str, overrides: Mapping[str, Any], *, trust_code: bool = False
+) -> tuple[SearchConfig, TaskConfig]:
     """The search YAML at `path` (or of that name among the shipped ones).
 
     It may have a `base`, another search that it is laid over; its `detector`, `data` and criteria
     may be names, paths, or the settings themselves.
 
+    Args:
+        trust_code: run a detector that is Python and more than data.
+
     Raises:
         BadConfig: a missing file, an unknown key (with the nearest right one), a bad value.
         BadData: the data set's file names splits that cannot be.
     """
-    values, file = read_complete("search", path, overrides)
+    values, file = read_complete("search", path, overrides, trust_code=trust_code)
     return split_config(values, str(file), beside=file.parent)
 
 
@@ -52,8 +56,5 @@ def parse_overrides(items: list[str]) -> dict[str, Any]:
         key, equals, text = item.partition("=")
         if not equals or not key:
             raise BadConfig(f"--set {item}: expected key=value, such as algorithm.rounds=4.")
-        try:
-            overrides[key] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise BadConfig(f"--set {item}: the value is not YAML: {error}") from error
+        overrides[key] = load_yaml(text, f"--set {item}: the value")
     return overrides

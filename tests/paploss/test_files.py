@@ -1,12 +1,22 @@
 """Files that are whole or absent."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from paploss.errors import BadConfig
-from paploss.files import read_json, read_yaml, write_atomic, write_json, write_yaml
+from paploss.files import (
+    is_of_storage,
+    read_json,
+    read_yaml,
+    storage_reason,
+    write_atomic,
+    write_json,
+    write_yaml,
+)
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -47,3 +57,16 @@ def test_what_is_no_mapping_is_refused(tmp_path: Path, text: str, message: str) 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadConfig, match=r"cannot read .*none\.yaml: No such file"):
         read_yaml(tmp_path / "none.yaml")
+
+
+def test_what_storage_is_to_blame_for(tmp_path: Path) -> None:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/x/train.log")
+    assert is_of_storage(full)
+    assert storage_reason(full) == "cannot write /x/train.log: No space left on device"
+    assert storage_reason(full, tmp_path) == f"cannot write {tmp_path}: No space left on device"
+    behind = RuntimeError("the log could not be written")
+    behind.__cause__ = OSError(errno.EROFS, os.strerror(errno.EROFS))
+    assert is_of_storage(behind)
+    assert storage_reason(behind) == "cannot write to storage: Read-only file system"
+    assert not is_of_storage(FileNotFoundError(errno.ENOENT, "gone", "val.json"))
+    assert not is_of_storage(MemoryError())

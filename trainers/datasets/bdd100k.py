@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from paploss.errors import BadData
+from paploss.paths import stays_inside
 from trainers.datasets.coco import (
     DATASET_FILE,
     DataConfig,
@@ -27,7 +28,7 @@ from trainers.datasets.coco import (
     writing_to,
 )
 from trainers.datasets.instance_faults import first_repeated
-from trainers.datasets.instances import read_bytes, write_coco
+from trainers.datasets.instances import UNDECODABLE, read_bytes, write_coco
 
 WIDTH, HEIGHT = 1280, 720
 CLASSES = (
@@ -145,7 +146,7 @@ def convert_bdd100k(
 def _read(path: Path) -> list[_Frame]:
     try:
         frames = msgspec.json.decode(read_bytes(path), type=list[_Frame])
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise BadData(
             f"{path} is not BDD100K's detection labels: {error}. Expected a list of frames (name, "
             "labels), each label with a category and a box2d (x1, y1, x2, y2), as in det_20's "
@@ -153,6 +154,12 @@ def _read(path: Path) -> list[_Frame]:
         ) from error
     if not frames:
         raise BadData(f"{path} lists no frame. Give another file.")
+    outside = next((frame.name for frame in frames if not stays_inside(frame.name)), None)
+    if outside is not None:
+        raise BadData(
+            f"{path} has a frame with the name {outside!r}, which leads out of the folder of "
+            "images. Expected the name of a file in it: mend or remove the frame."
+        )
     twice = first_repeated([frame.name for frame in frames])
     if twice is not None:
         raise BadData(f"{path} has two frames with the name {twice!r}. Remove one.")

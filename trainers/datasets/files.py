@@ -7,12 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from paploss.paths import is_there
 from trainers.datasets.coco import SplitConfig
 
 
 def real_paths(split: str, config: SplitConfig, names: list[str]) -> tuple[list[str], list[str]]:
     """(where each image really is, links followed; what is wrong: a folder or images missing)."""
-    if not config.images.is_dir():
+    if not is_there(config.images, folder=True):
         fault = (
             f"{split}: the image folder {config.images} does not exist. Correct `{split}.images`."
         )

@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from paploss.paths import stays_inside
+
 # What mmdet and the COCO evaluators read without asking whether it is there.
 REQUIRED = {
     "images": ("id", "file_name", "width", "height"),
@@ -97,6 +99,17 @@ def _value_faults(path: Path, coco: dict[str, Any]) -> Iterator[str]:
         ("annotations", "iscrowd", lambda crowd: isinstance(crowd, int), ", not 0 or 1"),
         ("annotations", "bbox", _is_box, ", not four finite numbers"),
     ]
+    outside = [
+        image["file_name"] for image in coco["images"]
+        if isinstance(image["file_name"], str) and image["file_name"]
+        and not stays_inside(image["file_name"])
+    ]  # fmt: skip
+    if outside:
+        yield (
+            f"{path}: an image has the file name {outside[0]!r}, which leads out of the folder of "
+            f"images{_others(len(outside) - 1)}. Expected names relative to that folder, without "
+            '"..": mend the names, or give the folder above as `images`.'
+        )
     for section, key, is_right, expected in checks:
         wrong = [i for i, record in enumerate(coco[section]) if not is_right(record[key])]
         if wrong:

@@ -16,7 +16,11 @@ from numpy.typing import NDArray
 
 from paploss.errors import BadData
 from paploss.files import write_atomic
+from paploss.paths import stays_inside
 from trainers.datasets.instance_faults import REQUIRED, faults, first_fault
+
+UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes that are not what was expected."""
 
 
 class Image(msgspec.Struct, gc=False):
@@ -49,7 +53,8 @@ class Instances(msgspec.Struct):
     """The three lists of a COCO instances file.
 
     Ids are unique in each list, every annotation has an image and a category of the file, every
-    box is finite. That boxes lie in their images is not checked here.
+    box is finite, every image's file is in the folder of images or below it. That boxes lie in
+    their images is not checked here.
     """
 
     images: list[Image]
@@ -80,7 +85,7 @@ def parse_instances(path: Path, content: bytes) -> Instances:
     """`read_instances` of a file whose content is there already."""
     try:
         instances = _DECODER.decode(content)
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise BadData(first_fault(path, content, str(error))) from error
     if not _is_sound(instances):
         raise BadData(first_fault(path, content, "its ids do not fit together"))
@@ -107,7 +112,7 @@ def read_classes(path: Path) -> list[str]:
     content = read_bytes(path)
     try:
         names = [category.name for category in _CATEGORIES.decode(content).categories]
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise BadData(first_fault(path, content, str(error))) from error
     if len(set(names)) < len(names):
         raise BadData(first_fault(path, content, "two categories have one name"))
@@ -153,6 +158,7 @@ def _is_sound(instances: Instances) -> bool:
             return False
     return (
         len(set(instances.classes)) == len(instances.classes)
+        and all(stays_inside(image.file_name) for image in instances.images)
         and {each.image_id for each in instances.annotations} <= ids["images"]
         and {each.category_id for each in instances.annotations} <= ids["categories"]
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from paploss.errors import BadData
+from paploss.paths import stays_inside
 from trainers.datasets.coco import SPLITS, split_off
 
 LISTS = (*SPLITS, "trainval")
@@ -104,8 +105,19 @@ def _read_lists(folder: Path) -> Lists:
         path = folder / _MAIN / f"{split}.txt"
         if not path.is_file():
             continue
-        lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+        try:
+            lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadData(
+                f"cannot read {path}: {error}. Expected a name of an image on each line, in UTF-8."
+            ) from error
         lists[split] = [Place(folder, line) for line in dict.fromkeys(lines) if line]
+        outside = next((p.stem for p in lists[split] if not stays_inside(p.stem)), None)
+        if outside is not None:
+            raise BadData(
+                f"{path} lists {outside!r}, which leads out of the folder. Expected names of "
+                "images, without a path and suffix: mend or remove the line."
+            )
         if not lists[split]:
             raise BadData(f"{path} lists no image. Fill it, or delete it to do without it.")
     return lists

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
 
 from paploss.errors import BadData
+from paploss.paths import stays_inside
 
 _UNREADABLE = (AssertionError, OSError, ValueError, cv2.error)
 
@@ -49,9 +51,18 @@ class TrialDataset(CocoDataset):
         """As mmdet's.
 
         Raises:
-            BadData: a box without a mask where masks are to be trained on.
+            BadData: a box without a mask where masks are to be trained on; an image outside of the
+                folder of images.
         """
         images: list[dict[str, Any]] = super().load_data_list()
+        folder = os.path.join(self.data_prefix["img"], "")
+        for image in images:
+            path = image["img_path"]
+            if not path.startswith(folder) or not stays_inside(path.removeprefix(folder)):
+                raise BadData(
+                    f"{self.ann_file}: the image {path} is not in {folder}. `paploss "
+                    "data check` says more."
+                )
         for image in images if self._with_mask else ():
             if any("mask" not in instance for instance in image["instances"]):
                 raise BadData(

@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from loss.by_head import by_head
@@ -10,9 +9,7 @@ from paploss.errors import BadConfig
 from trainers.config import DetectorConfig
 from trainers.mmdet.heads import ADAPTERS, CriterionHead
 from trainers.mmdet.heads.roi import ROI_HEADS
-
-INSTALLED = "mmdet::"
-"""In front of the path of a config that mmdet itself brings."""
+from trainers.mmdet.types import check_types
 
 
 def model_settings(
@@ -25,8 +22,9 @@ def model_settings(
 
     Raises:
         BadConfig: a detector with a head that no adapter covers; criteria for other heads than the
-            detector has.
+            detector has; settings that would run code (see `trainers.mmdet.types`).
     """
+    check_types(detector.model, f"detector {detector.name}")
     model = copy.deepcopy(detector.model)
     heads = dict(_heads(model))
     strange = {path: head.get("type") for path, head in heads.items()
@@ -110,31 +108,3 @@ def _mask_heads(model: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Settings of the heads that predict masks: none, one, or one a stage of a cascade."""
     found = (model.get("roi_head") or {}).get("mask_head") or []
     return found if isinstance(found, list) else [found]
-
-
-def read_mmdet_config(path: str) -> dict[str, Any]:
-    """The `model` of an mmdet config file. A Python config is code, and is run.
-
-    Args:
-        path: of a file, or "mmdet::" and the path of a config that mmdet brings, such as
-            "mmdet::atss/atss_r50_fpn_1x_coco.py".
-
-    Raises:
-        BadConfig: there is none, mmengine cannot read it, or it has no `model`.
-    """
-    from mmengine.config import Config
-
-    file = path
-    if path.startswith(INSTALLED):
-        import mmdet
-
-        configs = Path(mmdet.__file__).parent / ".mim" / "configs"
-        file = str(configs / path.removeprefix(INSTALLED))
-    try:
-        config = Config.fromfile(file)
-    except Exception as error:
-        raise BadConfig(f"mmengine cannot read {path}: {error}") from error
-    if "model" not in config:
-        raise BadConfig(f"{path} has no `model`; expected the config of an mmdet detector.")
-    model: dict[str, Any] = config.model.to_dict()
-    return model

@@ -15,7 +15,9 @@ from mmengine.runner.checkpoint import get_external_models
 
 from paploss.errors import BadConfig
 from paploss.files import read_json
+from paploss.paths import is_there
 from trainers.config import DetectorConfig
+from trainers.mmdet.checkpoints import load_weights, use_for_mmengine
 
 _NETWORK_SECONDS = 30.0
 """Without a network, some systems keep a connection waiting for many minutes."""
@@ -27,13 +29,15 @@ def check_weights(detector: DetectorConfig) -> None:
     Those that have a URL are fetched if need be.
 
     Raises:
-        BadConfig: a checkpoint that is not here and cannot be fetched; where it should be.
+        BadConfig: a checkpoint that is not here and cannot be fetched, with where it should be; one
+            that is more than weights.
     """
     for where, named in pretrained(detector.model):
         checkpoint = _with_url(named, detector.name)
         is_url = "://" in checkpoint
         file = _fetched(checkpoint) if is_url else Path(checkpoint)
-        if file.exists():
+        if is_there(file):
+            load_weights(file, mapped=True)
             continue
         part = where.rpartition(".")[0]
         by_hand = (
@@ -44,14 +48,13 @@ def check_weights(detector: DetectorConfig) -> None:
         if not is_url:
             raise BadConfig(f"{problem}. {by_hand}")
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with _impatient():
-                torch.hub.download_url_to_file(checkpoint, str(file), progress=False)
+            _fetch(checkpoint)
         except (OSError, HTTPException) as error:
             raise BadConfig(
                 f"{problem} and cannot be fetched from {checkpoint}: {error}. {by_hand} (The "
                 "folder is $TORCH_HOME/hub/checkpoints.)"
             ) from error
+        load_weights(file, mapped=True)
 
 
 def with_urls(detector: DetectorConfig) -> DetectorConfig:
@@ -72,10 +75,20 @@ def with_urls(detector: DetectorConfig) -> DetectorConfig:
 
 
 def pretrained(settings: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
-    """(dotted path, checkpoint) of every section of `settings` that initialises from one."""
+    """(dotted path, checkpoint) of every section of `settings` that initialises from one.
+
+    Raises:
+        BadConfig: such a section names none.
+    """
     if isinstance(settings, dict):
         if settings.get("type") == "Pretrained":
-            yield ".".join(path), settings["checkpoint"]
+            checkpoint = settings.get("checkpoint")
+            if not isinstance(checkpoint, str) or not checkpoint:
+                raise BadConfig(
+                    f"{'.'.join(path)}: checkpoint is {checkpoint!r}; expected a file, a URL, or a "
+                    "name such as torchvision://resnet50."
+                )
+            yield ".".join(path), checkpoint
         items = settings.items()
     else:
         items = ((str(index), value) for index, value in enumerate(settings))
@@ -117,6 +130,21 @@ def _fetched(url: str) -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
 
 
+def _fetch(url: str) -> Path:
+    file = _fetched(url)
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with _impatient():
+            torch.hub.download_url_to_file(url, str(file), progress=False)
+    return file
+
+
+def _find(checkpoint: str) -> Path:
+    """The file of whatever a checkpoint is called."""
+    found = _with_url(checkpoint, "of this training")
+    return _fetch(found) if "://" in found else Path(found).expanduser()
+
+
 @contextlib.contextmanager
 def _impatient() -> Iterator[None]:
     before = socket.getdefaulttimeout()
@@ -125,3 +153,6 @@ def _impatient() -> Iterator[None]:
         yield
     finally:
         socket.setdefaulttimeout(before)
+
+
+use_for_mmengine(_find)

@@ -134,11 +134,23 @@ def unknown_category(disk: Disk) -> None:
 def same_folder_same_name(disk: Disk) -> None:
     disk.images["val"] = disk.images["train"]
     disk.coco["val"] = copy.deepcopy(disk.coco["train"])
-    disk.coco["val"]["images"][0]["file_name"] = "../val/val1.png"  # 2 of 3 are left to share
+    disk.coco["val"]["images"][0]["file_name"] = "other.png"  # 2 of 3 are left to share
+    (disk.images["train"] / "other.png").touch()
 
 
 def same_file_by_another_path(disk: Disk) -> None:
-    disk.coco["val"]["images"][0]["file_name"] = "../train/./train2.png"
+    for image in disk.coco["val"]["images"]:
+        image["file_name"] = f"val/{image['file_name']}"
+    disk.coco["val"]["images"][0]["file_name"] = "train/./train2.png"
+    disk.images["val"] = disk.folder
+
+
+def image_outside(disk: Disk) -> None:
+    disk.coco["val"]["images"][0]["file_name"] = "../train/train2.png"
+
+
+def image_anywhere(disk: Disk) -> None:
+    disk.coco["val"]["images"][0]["file_name"] = "/etc/passwd"
 
 
 def same_file_by_a_linked_folder(disk: Disk) -> None:
@@ -204,6 +216,11 @@ def only_unusable_boxes(disk: Disk) -> None:
         (unknown_category, r"annotations\[3\] \(id 4\) has category_id 9, which none of its"),
         (same_folder_same_name, r"val shares images with train: 2, the first is train2\.png"),
         (same_file_by_another_path, r"val shares images with train: 1, the first is train2\.png"),
+        (
+            image_outside,
+            r"val: .* '\.\./train/train2\.png', which leads out of the folder of images",
+        ),
+        (image_anywhere, "val: .* '/etc/passwd', which leads out of the folder of images"),
         (same_file_by_a_linked_folder, "test shares images with train: 3, the first"),
         (same_file_by_a_link, r"test shares images with val: 1, the first is val1\.png"),
         (another_class, r"train: .*\['dog'\] only in the file and \['cow'\] only in `classes`"),
@@ -300,7 +317,7 @@ def test_a_class_without_boxes_and_an_image_listed_twice_are_warnings(disk: Disk
 def test_all_faults_come_in_one_message(disk: Disk) -> None:
     missing_folder(disk)
     unknown_category(disk)
-    disk.coco["val"]["images"][0]["file_name"] = "../train/train1.png"
+    same_file_by_another_path(disk)
     with pytest.raises(BadData) as error:
         check_dataset(disk.data())
     lines = str(error.value).splitlines()

@@ -305,7 +305,7 @@ def test_names_in_a_list_cannot_leave_the_folder(tmp_path: Path) -> None:
     voc = make_voc(tmp_path / "voc", LISTS)
     (tmp_path / "secret.xml").write_text(xml(CELL))
     (voc / "ImageSets" / "Main" / "train.txt").write_text("../../secret\n")
-    with pytest.raises(BadData, match="has no such image"):
+    with pytest.raises(BadData, match=r"lists '\.\./\.\./secret', which leads out"):
         convert_voc([voc], tmp_path / "out")
 
 

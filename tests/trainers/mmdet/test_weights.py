@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -60,13 +61,26 @@ def test_what_a_detector_starts_from() -> None:
 def test_weights_that_are_there_are_not_fetched(cache: Path, tmp_path: Path) -> None:
     cache.mkdir(parents=True)
     # The name that torchvision's file has on disk.
-    (cache / "resnet50-0676ba61.pth").write_bytes(b"weights")
+    files = [cache / "resnet50-0676ba61.pth", cache / "mine.pth", tmp_path / "own.pth"]
+    for file in files:
+        torch.save({"weight": torch.ones(1)}, file)
+    before = [file.read_bytes() for file in files]
     check_weights(starting_from("torchvision://resnet50"))
-    (cache / "mine.pth").write_bytes(b"weights")
     check_weights(starting_from("http://127.0.0.1:1/folder/mine.pth?download=1"))
-    (tmp_path / "own.pth").write_bytes(b"weights")
     check_weights(starting_from(str(tmp_path / "own.pth")))
-    assert [path.read_bytes() for path in cache.iterdir()] == [b"weights"] * 2
+    assert [file.read_bytes() for file in files] == before
+    assert len([*cache.iterdir()]) == 2
+
+
+def test_weights_that_are_more_than_that_are_refused_before_a_trial(
+    cache: Path, tmp_path: Path, served: str
+) -> None:
+    (tmp_path / "own.pth").write_bytes(b"cos\nmkdir\n(Vmarker\ntR.")
+    with pytest.raises(BadConfig, match=r"own\.pth is not loaded: .* could run code"):
+        check_weights(starting_from(str(tmp_path / "own.pth")))
+    (tmp_path / "served" / "evil.pth").write_bytes((tmp_path / "own.pth").read_bytes())
+    with pytest.raises(BadConfig, match=r"evil\.pth is not loaded: .* could run code"):
+        check_weights(starting_from(f"{served}/evil.pth"))
 
 
 def test_names_become_urls_and_nothing_else_changes() -> None:
@@ -144,6 +158,13 @@ def test_weights_that_cannot_be_fetched(cache: Path, served: str, name: str) -> 
 def test_weights_that_nobody_knows(cache: Path, checkpoint: str, message: str) -> None:
     with pytest.raises(BadConfig, match=f"detector net.* {message}"):
         check_weights(starting_from(checkpoint))
+
+
+@pytest.mark.parametrize("checkpoint", [3, None, "", ["a.pth"]])
+def test_a_checkpoint_that_is_no_name(checkpoint: Any) -> None:
+    model = {"backbone": {"init_cfg": {"type": "Pretrained", "checkpoint": checkpoint}}}
+    with pytest.raises(BadConfig, match=r"backbone\.init_cfg: checkpoint is .*expected a file"):
+        check_weights(DetectorConfig(name="net", model=model))
 
 
 def test_they_are_missed_before_any_trial(
