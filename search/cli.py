@@ -46,6 +46,7 @@ def search(
 ) -> None:
     """Search the loss that CONFIG describes, and write best.yaml and a report."""
     from search.run import experiment as experiments
+    from search.run.cluster import early_demand
     from search.run.load import load_search, parse_overrides
     from search.run.preflight import check_before_trials
 
@@ -55,9 +56,10 @@ def search(
         resume(experiment)
         return
     console = Console(stderr=True)
-    for line in check_before_trials(settings, task):
-        console.print(line, style="dim", soft_wrap=True, markup=False, highlight=False)
-    _finish(experiment, lambda: experiments.start_experiment(settings, task))
+    with early_demand(settings):
+        for line in check_before_trials(settings, task):
+            console.print(line, style="dim", soft_wrap=True, markup=False, highlight=False)
+        _finish(experiment, lambda: experiments.start_experiment(settings, task))
 
 
 def resume(experiment: Experiment) -> None:

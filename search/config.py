@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from paploss.strict import StrictModel
+from search.mirror_uri import MirrorURI
 
 
 class AlgorithmConfig(StrictModel):
@@ -22,9 +23,18 @@ class AlgorithmConfig(StrictModel):
     clip: float = Field(0.1, gt=0, lt=1, description="PPO2's clipping range")
     learning_rate: float = Field(0.01, gt=0, description="peak of PPO2's Adam steps")
     steps: int = Field(100, ge=2, description="Adam steps in an update; the first has rate 0")
-    overlap: bool = Field(
-        False, description="idle slots begin the next round with the policy as it is; see docs"
+    overlap: int = Field(
+        0, ge=0, description="samples of a round that idle slots may begin before the last is over"
     )
+
+    @model_validator(mode="after")
+    def _a_round_has_samples_of_its_own(self) -> "AlgorithmConfig":
+        if self.overlap >= self.samples:
+            raise ValueError(
+                f"overlap is {self.overlap} of {self.samples} samples; expected fewer, so that "
+                "each round has samples of its own policy"
+            )
+        return self
 
 
 class FinalConfig(StrictModel):
@@ -38,7 +48,9 @@ class ResourcesConfig(StrictModel):
     """What one trial holds while it runs, and what it may wait for."""
 
     cpus_per_trial: float = Field(1, gt=0, description="of all its workers together")
-    gpus_per_trial: float = Field(0, ge=0, description="a fraction of one, or a whole number")
+    gpus_per_trial: float | None = Field(
+        None, ge=0, description="a fraction of one, or a whole number; None: 1 if there are any"
+    )
     workers_per_trial: int | None = Field(
         None, ge=1, description="processes that train together; None: one a GPU"
     )
@@ -59,11 +71,28 @@ class ResourcesConfig(StrictModel):
     @property
     def workers(self) -> int:
         """Processes of one trial, each with its share of the CPUs and GPUs."""
-        return self.workers_per_trial or max(1, int(self.gpus_per_trial))
+        return self.workers_per_trial or max(1, int(self.gpus))
+
+    @property
+    def gpus(self) -> float:
+        """GPUs of one trial, 0 as long as it is not known whether there are any."""
+        return self.gpus_per_trial or 0.0
+
+    def where(self, there_are_gpus: bool) -> "ResourcesConfig":
+        """With `gpus_per_trial` decided, if it is not: a GPU for each worker, or none."""
+        if self.gpus_per_trial is not None:
+            return self
+        gpus = float(self.workers) if there_are_gpus else 0.0
+        return self.model_copy(update={"gpus_per_trial": gpus})
 
     @model_validator(mode="after")
     def _gpus_can_be_shared_out(self) -> "ResourcesConfig":
-        gpus, workers = self.gpus_per_trial, self.workers
+        gpus, workers = self.gpus, self.workers
+        if self.autoscaling and self.gpus_per_trial is None:
+            raise ValueError(
+                "autoscaling is on, so the machines to come are not known; expected gpus_per_trial "
+                "to say what a trial trains on: 1, or 0 for CPUs"
+            )
         if gpus > 1 and (gpus != int(gpus) or gpus % workers):
             raise ValueError(
                 f"gpus_per_trial is {gpus:g} for {workers} workers; expected a fraction of one "
@@ -92,4 +121,7 @@ class SearchConfig(StrictModel):
     resources: ResourcesConfig = ResourcesConfig()
     trackers: tuple[Literal["wandb", "mlflow"], ...] = Field(
         (), description="where trials are reported to as well"
+    )
+    mirror: MirrorURI | None = Field(
+        None, description="s3://, gs:// or file:// folder; small files are copied to NAME in it"
     )

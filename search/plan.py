@@ -57,6 +57,7 @@ class Plan:
         self.algorithm: SearchAlgorithm = build_algorithm(space, config.algorithm, config.seed)
         self._records: dict[TrialKey, dict[str, Any]] = {}
         self._assigned: dict[TrialKey, Assignment] = {}
+        self._kept: dict[TrialKey, dict[str, Any]] = {}
         repeats = range(config.final.repeats)
         for repeat in repeats:
             self._assign(TrialKey("baseline", 0, 0, repeat), None, baseline)
@@ -88,25 +89,40 @@ class Plan:
     def assignment(self, key: TrialKey) -> Assignment | None:
         return self._assigned.get(key)
 
-    def record(self, record: dict[str, Any]) -> None:
+    def record(self, record: dict[str, Any]) -> list[dict[str, Any]]:
         """Take in a finished trial: onto storage first, then into the policy.
 
         A record of a trial that has one already, or that was never assigned, is ignored.
+
+        Returns:
+            The records that are new: this one, and those on storage that had waited for it.
+
+        Raises:
+            OSError: it could not be written; nothing has changed.
         """
         key = TrialKey.of(record)
         if key not in self._assigned or key in self._records:
-            return
+            return []
         self.journal.write(record)
         self._apply(record)
+        return [record, *self._take_kept()]
 
     def _replay(self) -> None:
-        kept = {TrialKey.of(record): record for record in self.journal.records()}
+        self._kept = {TrialKey.of(record): record for record in self.journal.records()}
+        self._take_kept()
+
+    def _take_kept(self) -> list[dict[str, Any]]:
+        """Apply what is on storage and open by now: after a lost record, later ones wait for it."""
+        taken = []
         # A record opens the assignments of the next round, so one pass is not enough.
-        while ready := [key for key in kept if self._awaits(kept[key])]:
-            for key in ready:
-                self._apply(kept[key])
-            if self.problem:
+        while self.problem is None:
+            ready = [key for key, record in self._kept.items() if self._awaits(record)]
+            if not ready:
                 break
+            for key in ready:
+                taken.append(self._kept.pop(key))
+                self._apply(taken[-1])
+        return taken
 
     def _awaits(self, record: dict[str, Any]) -> bool:
         """Whether `record` is of a trial that is open: of its key, and of its theta.
@@ -200,9 +216,10 @@ class Plan:
         name = "policy mean" if self.config.algorithm.type == "ppo2" else "best guess"
         candidates = [(guess, name)]
         for record in ranked:
+            if len(candidates) >= self.config.final.candidates:
+                break
             if not any(np.array_equal(record["theta"], theta) for theta, _ in candidates):
                 candidates.append((record["theta"], record["label"]))
-        del candidates[self.config.final.candidates :]
         for repeat in range(self.config.final.repeats):
             for index, (theta, label) in enumerate(candidates):
                 self._assign(TrialKey("final", index, 0, repeat), theta, label)

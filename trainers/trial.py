@@ -4,6 +4,7 @@
 so that a trial can run in this process, in a child, or on another machine.
 """
 
+import contextlib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,9 +12,11 @@ from pydantic import Field
 
 from loss.by_head import family_of
 from loss.criterion import Family
+from paploss.files import is_of_storage, storage_reason
 from paploss.strict import StrictModel
 from trainers.config import DetectorConfig, ScheduleConfig
 from trainers.datasets.coco import DataConfig
+from trainers.distributed import ALONE, PeersLost, Worker, is_of_peers
 from trainers.reward import Reward
 
 Split = Literal["val", "test"]
@@ -29,7 +32,7 @@ class TrialSpec(StrictModel):
         evaluate: the splits to score; the reward comes from "val".
         reward: what is made of the metrics of a split (`trainers.reward`).
         keep_detections: write those on "test" to the trial's folder.
-        threads: of torch on the CPU.
+        threads: of torch on the CPU, for each worker.
     """
 
     detector: DetectorConfig
@@ -61,17 +64,18 @@ class TrialResult(StrictModel):
     """How a trial ended.
 
     Attributes:
-        status: "ok"; "diverged" (reward 0: evidence that theta is bad); "failed" (no evidence).
+        status: "ok"; "diverged" (reward 0: evidence that theta is bad); "failed" (no evidence);
+            "lost" (storage could not be written: to be run again, never recorded).
         reward: of the search validation split, in [0, 1]; None where failed.
         test_reward: the same of the third split; None where that was not scored.
         val, test: COCO's and oLRP's metrics by name, of the splits that were scored.
         fingerprint: hash of what the head did with the probe batch.
         timing: seconds by part: setup, train, evaluate.
         skipped_images: images that could not be read, with the reason.
-        error: one line, where failed or diverged.
+        error: one line, where it is not ok.
     """
 
-    status: Literal["ok", "diverged", "failed"]
+    status: Literal["ok", "diverged", "failed", "lost"]
     reward: float | None = Field(None, ge=0, le=1)
     test_reward: float | None = Field(None, ge=0, le=1)
     val: dict[str, float] | None = None
@@ -87,24 +91,48 @@ class Diverged(Exception):
     """The criterion has collapsed: training on cannot help."""
 
 
-def run_trial(spec: TrialSpec, folder: Path, progress: Any = None) -> TrialResult:
+def preload() -> None:
+    """Import what a trial needs, without a thread or a GPU: processes are forked off afterwards."""
+    from trainers.mmdet.training import preload as preload_training
+
+    preload_training()
+
+
+def run_trial(
+    spec: TrialSpec, folder: Path, progress: Any = None, worker: Worker = ALONE
+) -> TrialResult:
     """Train and score one criterion in this process; whatever happens becomes a result.
 
     Args:
         folder: where the trial's log and lists of skipped images go; made if missing.
         progress: called without arguments as the trial gets on, several times a minute.
+        worker: which of the processes that train the trial this one is. The first has the scores;
+            each has the images that it has skipped.
+
+    Raises:
+        PeersLost: another worker has left the trial; what has happened is that one's to tell.
     """
     # mmdet takes seconds to import and is only needed where trials run.
     from trainers.mmdet.training import train_and_score
 
-    folder.mkdir(parents=True, exist_ok=True)
     try:
-        return train_and_score(spec, folder, progress or (lambda: None))
+        folder.mkdir(parents=True, exist_ok=True)
+        return train_and_score(spec, folder, progress or (lambda: None), worker)
     except Exception as error:  # what a trial does must never end a search
         import traceback
 
-        (folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
-        return TrialResult(status="failed", error=one_line(error))
+        if worker.size > 1 and is_of_peers(error):
+            raise PeersLost(one_line(error)) from error
+        with contextlib.suppress(OSError):
+            (folder / worker.own("error.txt")).write_text(traceback.format_exc(), encoding="utf-8")
+        return failure(error)
+
+
+def failure(error: BaseException) -> TrialResult:
+    """What a trial that ended with `error` gives."""
+    if is_of_storage(error):
+        return TrialResult(status="lost", error=storage_reason(error))
+    return TrialResult(status="failed", error=one_line(error))
 
 
 def one_line(error: BaseException) -> str:

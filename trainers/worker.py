@@ -1,14 +1,13 @@
 """Trials in processes of their own, without paying for the start of each.
 
-A server process imports torch and mmdet once and forks a child for every trial. So nothing of
-one trial is left for the next, a crash or a lack of memory ends one trial and not its slot, and
-a trial that hangs can be killed. Requests go in on the server's standard input and events come
-back on a pipe of their own, a line of JSON each; when the server's input ends, because its owner
+A server process (`trainers.server`) imports torch and mmdet once and forks a child for every
+trial. So nothing of one trial is left for the next, a crash or a lack of memory ends one trial and
+not its slot, and a trial that hangs can be killed. When the server's input ends, because its owner
 closed it or died, the server kills its child and ends too.
 """
 
 import contextlib
-import ctypes
+import importlib
 import json
 import os
 import select
@@ -16,17 +15,15 @@ import signal
 import subprocess
 import sys
 import time
-import traceback
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trainers.trial import TrialResult, TrialSpec, run_trial
+from trainers.distributed import OF_TORCHRUN, PeersLost
+from trainers.trial import TrialResult, TrialSpec
 
-_PROGRESS_SECONDS = 1.0
-_POLL_SECONDS = 0.05
 _START_SECONDS = 300.0
-_PR_SET_PDEATHSIG = 1
+_STOP_SECONDS = 10.0
 
 
 class WorkerLost(Exception):
@@ -36,23 +33,31 @@ class WorkerLost(Exception):
 class TrialProcess:
     """Runs trials one after another, each in a fresh process.
 
+    Args:
+        trials: the module whose `run_trial` runs a trial, after its `preload` has been called
+            once, in the server; see `trainers.trial`.
+
     Raises:
         WorkerLost: the server does not come up.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, trials: str = "trainers.trial") -> None:
         receive, send = os.pipe()
         self._server = subprocess.Popen(
-            [sys.executable, "-m", "trainers.worker", str(send)],
+            [sys.executable, "-m", "trainers.worker", str(send), trials],
             stdin=subprocess.PIPE,
             pass_fds=[send],
-            # Imports ask whether there is a GPU; asked the usual way, no forked child could use it.
-            env={**os.environ, "PYTORCH_NVML_BASED_CUDA_CHECK": "1"},
+            env=_environment(),
             cwd=Path(__file__).parents[1],
         )
         os.close(send)
         self._events = os.fdopen(receive, "rb", buffering=0)
         self._buffer = b""
+        self._running = False
+        self._result: TrialResult | None = None
+        self._peers_lost: str | None = None
+        self._patience = _START_SECONDS
+        self._last_event = time.monotonic()
         self._next_event(_START_SECONDS)
 
     @property
@@ -66,24 +71,75 @@ class TrialProcess:
         Raises:
             WorkerLost: no progress for `stall_seconds`, or the server itself is gone.
         """
-        # The server has a working directory of its own.
-        folder = folder.absolute()
-        request = json.dumps({"spec": spec.model_dump(mode="json"), "folder": str(folder)})
-        assert self._server.stdin is not None
-        try:
-            self._server.stdin.write(request.encode() + b"\n")
-            self._server.stdin.flush()
-        except (OSError, ValueError) as error:  # a broken pipe, or one closed here
-            raise WorkerLost("the training server has ended.") from error
-        result = None
-        while "exit" not in (event := self._next_event(stall_seconds)):
-            if "result" in event:
-                result = TrialResult.model_validate(event["result"])
-        # Only now is its process gone, and its memory free for the next trial.
-        return result or TrialResult(status="failed", error=_how_it_died(event["exit"]))
+        self.start(spec, folder, stall_seconds)
+        while (result := self.poll(stall_seconds)) is None:
+            pass
+        return result
+
+    def start(
+        self,
+        spec: TrialSpec,
+        folder: Path,
+        stall_seconds: float,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Begin to run `spec`; `poll` tells how it goes.
+
+        Args:
+            environment: torchrun's variables for a worker that trains together with others.
+
+        Raises:
+            WorkerLost: the server is gone.
+        """
+        request = {
+            "spec": spec.model_dump(mode="json"),
+            # The server has a working directory of its own.
+            "folder": str(folder.absolute()),
+            "environment": dict(environment or {}),
+        }
+        self._result = self._peers_lost = None
+        self._patience = stall_seconds
+        self._last_event = time.monotonic()
+        self._request(request)
+        self._running = True
+
+    def poll(self, seconds: float) -> TrialResult | None:
+        """The result, waited for up to `seconds`; None while the trial runs.
+
+        Raises:
+            WorkerLost: no progress for the stall seconds, or the server itself is gone.
+            PeersLost: the trial cannot go on without another worker that has left it.
+        """
+        until = time.monotonic() + seconds
+        while self._running:
+            event = self._next_event(max(0.0, until - time.monotonic()))
+            if event is None:
+                return None
+            self._take(event)
+        if self._peers_lost is not None:
+            raise PeersLost(self._peers_lost)
+        return self._result
+
+    def stop(self) -> None:
+        """End the trial that runs, if one does; the server is there for the next.
+
+        Returns when the trial's process, and what it held, is gone.
+        """
+        if not self._running:
+            return
+        with contextlib.suppress(WorkerLost):
+            self._request({"stop": True})
+            until = time.monotonic() + _STOP_SECONDS
+            while self._running and time.monotonic() < until:
+                event = self._next_event(_STOP_SECONDS)
+                if event is not None:
+                    self._take(event)
+        if self._running:
+            self.close()
 
     def close(self) -> None:
         """End the server, and with it a trial that still runs."""
+        self._running = False
         if self._server.stdin is not None:
             with contextlib.suppress(OSError):
                 self._server.stdin.close()
@@ -94,19 +150,51 @@ class TrialProcess:
             self._server.wait()
         self._events.close()
 
-    def _next_event(self, stall_seconds: float) -> dict[str, Any]:
+    def _request(self, request: Mapping[str, Any]) -> None:
+        assert self._server.stdin is not None
+        try:
+            self._server.stdin.write(json.dumps(request).encode() + b"\n")
+            self._server.stdin.flush()
+        except (OSError, ValueError) as error:  # a broken pipe, or one closed here
+            raise WorkerLost("the training server has ended.") from error
+
+    def _take(self, event: Mapping[str, Any]) -> None:
+        if "result" in event:
+            self._result = TrialResult.model_validate(event["result"])
+        elif "peers_lost" in event:
+            self._peers_lost = event["peers_lost"]
+        elif "exit" in event:
+            # Only now is its process gone, and its memory free for the next trial.
+            self._running = False
+            if self._result is None:
+                self._result = TrialResult(status="failed", error=_how_it_died(event["exit"]))
+
+    def _next_event(self, seconds: float) -> dict[str, Any] | None:
+        """The next event, or None if none comes within `seconds`."""
         while b"\n" not in self._buffer:
-            ready, _, _ = select.select([self._events], [], [], stall_seconds)
+            left = self._last_event + self._patience - time.monotonic()
+            ready, _, _ = select.select([self._events], [], [], max(0.0, min(seconds, left)))
             if not ready:
+                if seconds < left:
+                    return None
                 self.close()
-                raise WorkerLost(f"the training process made no progress for {stall_seconds:g} s.")
+                raise WorkerLost(f"the training process made no progress for {self._patience:g} s.")
             received = self._events.read(65536)
             if not received:
+                self._running = False
                 raise WorkerLost("the training server has ended; its log says why.")
             self._buffer += received
+        self._last_event = time.monotonic()
         line, self._buffer = self._buffer.split(b"\n", 1)
         event: dict[str, Any] = json.loads(line)
         return event
+
+
+def _environment() -> dict[str, str]:
+    """Of a server: ours, but a cluster's own job variables must not make a trial one of several."""
+    kept = {name: value for name, value in os.environ.items() if name not in OF_TORCHRUN}
+    # Imports ask whether there is a GPU; asked the usual way, no forked child could use it.
+    return kept | {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
 
 
 def _how_it_died(status: int) -> str:
@@ -118,88 +206,9 @@ def _how_it_died(status: int) -> str:
     return f"the trial's process ended with exit code {code} before it had a result."
 
 
-def serve(events: int) -> None:
-    """The server's loop; ends with its standard input."""
-    # Preload here, once, what a trial needs; nothing of it may start threads or touch a GPU.
-    from trainers.mmdet.training import preload
-
-    preload()
-    _send(events, {"ready": True})
-    for line in sys.stdin:
-        request = json.loads(line)
-        child = os.fork()
-        if child == 0:
-            _run_child(request, events)
-        status = _wait(child)
-        if status is None:
-            return
-        _send(events, {"exit": status})
-
-
-def _wait(child: int) -> int | None:
-    """The exit status of `child`; None, with the child killed, if standard input ends first."""
-    while True:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            _kill(os.killpg, child)  # what it started may outlive it
-            return status
-        ready, _, _ = select.select([sys.stdin], [], [], _POLL_SECONDS)
-        # Nothing is sent while a trial runs, so readable means closed.
-        if ready:
-            _kill(os.killpg, child)
-            _kill(os.kill, child)  # just forked, it has no group of its own yet
-            os.waitpid(child, 0)
-            return None
-
-
-def _kill(kill: Callable[[int, int], None], process: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        kill(process, signal.SIGKILL)
-
-
-def _die_with_server() -> None:
-    """Where the system is Linux; elsewhere a trial whose server is killed trains on unseen."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _run_child(request: dict[str, Any], events: int) -> None:
-    """One trial; never returns."""
-    code = 1
-    try:
-        _die_with_server()
-        os.setsid()  # its own group, so that its data loaders die with it
-        folder = Path(request["folder"])
-        folder.mkdir(parents=True, exist_ok=True)
-        log = os.open(folder / "train.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
-        last = 0.0
-
-        def progress() -> None:
-            nonlocal last
-            if time.monotonic() - last >= _PROGRESS_SECONDS:
-                last = time.monotonic()
-                _send(events, {"progress": True})
-
-        result = run_trial(TrialSpec.model_validate(request["spec"]), folder, progress)
-        _send(events, {"result": result.model_dump(mode="json")})
-        code = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-
-
-def _send(events: int, event: dict[str, Any]) -> None:
-    line = json.dumps(event).encode() + b"\n"
-    while line:
-        line = line[os.write(events, line) :]
-
-
 if __name__ == "__main__":
+    from trainers.server import serve
+
     # Ctrl-C in a terminal reaches every process there; ending is the owner's to order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    serve(int(sys.argv[1]))
+    serve(int(sys.argv[1]), importlib.import_module(sys.argv[2]))

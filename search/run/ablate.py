@@ -20,6 +20,7 @@ from search.ablation import GroupConfig, RowConfig, Runs, load_group
 from search.ablation_report import print_table, write_report
 from search.ablation_table import scores_of
 from search.display import plain
+from search.exit_codes import Interrupted
 from search.history import load_history
 from search.run.ablate_pool import Job, run_jobs
 from search.run.ablate_rows import (
@@ -33,7 +34,7 @@ from search.run.ablate_rows import (
     split_overrides,
 )
 from search.run.cluster import Cluster
-from search.run.experiment import Interrupted, run_experiment, start_experiment, versions
+from search.run.experiment import run_experiment, start_experiment, versions
 from search.run.only_process import only_process
 from search.seeds import trial_seed
 from search.standings import standings, winner
@@ -45,6 +46,7 @@ def ablate(
     *,
     only: Sequence[str] = (),
     overrides: Mapping[str, Any] | None = None,
+    trust_code: bool = False,
     console: Console | None = None,
 ) -> Path:
     """Run what is still to run of a group, write its table and print it.
@@ -54,6 +56,7 @@ def ablate(
         out: the folder for everything; experiments/ablate-<name> if not given.
         only: labels of rows to run; all if empty. The table has every row that has a result.
         overrides: of the group's own keys and of every training and search.
+        trust_code: run a detector that is Python and more than data.
 
     Returns:
         The folder.
@@ -68,7 +71,7 @@ def ablate(
     group, _ = load_group(name, own)
     chosen = group.chosen(only)
     folder = (out or Path("experiments") / f"ablate-{group.name}").absolute()
-    rows = resolve(group, group.rows, folder / "rows", below)
+    rows = resolve(group, group.rows, folder / "rows", below, trust_code=trust_code)
     for row in rows:
         check_unchanged(row, folder / "rows" / row.row.folder)
     mine = [row for row in rows if row.row in chosen]
@@ -104,6 +107,7 @@ class _Session:
     def run(self, rows: Sequence[Resolved]) -> list[str]:
         """Fixed losses first, then the searches one by one; what has no result, and why."""
         with Cluster.connect(self.group.resources) as cluster:
+            self.group = self.group.model_copy(update={"resources": cluster.resources})
             fixed = [row for row in rows if isinstance(row, Fixed)]
             problems = self._train(fixed, cluster)
             searched = [row for row in rows if isinstance(row, Searched)]
@@ -153,7 +157,7 @@ class _Session:
             run = {
                 # Those of a search's final race, so that all rows meet the same luck.
                 "seed": trial_seed(self.group.seed, "final", 0, 0, repeat),
-                "device": "cuda" if resources.gpus_per_trial else "cpu",
+                "device": "cuda" if resources.gpus else "cpu",
                 "threads": max(1, int(resources.cpus_per_trial)),
             }
             spec = row.spec.model_copy(update=run)

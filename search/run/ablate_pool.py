@@ -14,11 +14,13 @@ from ray.exceptions import RayActorError, RayTaskError
 from paploss.errors import SearchStopped
 from search.run.cluster import Cluster
 from trainers.trial import TrialResult, TrialSpec, one_line
-from trainers.worker import TrialProcess
+from trainers.worker import TrialProcess, WorkerLost
 
 _ATTEMPTS = 3
 """So often a trial is tried whose process or machine was lost, and an actor started."""
 _POLL_SECONDS = 1.0
+_LOOK_SECONDS = 5.0
+"""So often machines that have joined or gone are looked for."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ class _Slot:
         """
         started = time.time()
         result = self._process.run(TrialSpec.model_validate_json(spec), Path(folder), stall_seconds)
+        if result.status == "lost":
+            raise WorkerLost(result.error)
         finished = time.time()
         about = {"seconds": finished - started, "started": started, "finished": finished}
         node = ray.util.get_node_ip_address()
@@ -88,6 +92,7 @@ class _Pool:
         self._running: dict[Any, tuple[Any, Job, int]] = {}  # and its job, and which attempt it is
         self._failed_starts = 0
         self._last_event = time.monotonic()
+        self._next_look = self._last_event + _LOOK_SECONDS
 
     @property
     def unfinished(self) -> bool:
@@ -95,7 +100,7 @@ class _Pool:
 
     def advance(self) -> Iterator[tuple[Job, dict[str, Any]]]:
         """Start what there is room for, and wait a moment for something to end."""
-        wanted = min(self._cluster.slots, len(self._waiting) + len(self._running))
+        wanted = min(self._room(), len(self._waiting) + len(self._running))
         while len(self._starting) + len(self._running) < wanted:
             self._start_actor()
         answers = [*self._running, *self._starting]
@@ -116,12 +121,19 @@ class _Pool:
         for actor in actors:
             ray.kill(actor)
 
+    def _room(self) -> int:
+        """Trials that fit side by side now; any number where machines are added for them."""
+        if self._cluster.resources.autoscaling:
+            return len(self._waiting) + len(self._running)
+        if time.monotonic() >= self._next_look:
+            self._next_look = time.monotonic() + _LOOK_SECONDS
+            self._cluster.look()
+        return self._cluster.slots
+
     def _start_actor(self) -> None:
         resources = self._cluster.resources
         slot: Any = ray.remote(_Slot)
-        actor = slot.options(
-            num_cpus=resources.cpus_per_trial, num_gpus=resources.gpus_per_trial
-        ).remote()
+        actor = slot.options(num_cpus=resources.cpus_per_trial, num_gpus=resources.gpus).remote()
         self._starting[actor.ready.remote()] = actor
 
     def _take_up(self, answer: Any, actor: Any) -> None:
@@ -171,7 +183,7 @@ class _Pool:
             raise SearchStopped(
                 f"for {minutes:g} minutes no trial could start: the cluster has no room for "
                 f"{self._cluster.resources.cpus_per_trial:g} CPUs and "
-                f"{self._cluster.resources.gpus_per_trial:g} GPUs. See `ray status`."
+                f"{self._cluster.resources.gpus:g} GPUs. See `ray status`."
             )
 
 

@@ -75,13 +75,19 @@ def split_overrides(overrides: Mapping[str, Any]) -> tuple[dict[str, Any], dict[
 
 
 def resolve(
-    group: GroupConfig, rows: Iterable[RowConfig], storage: Path, overrides: Mapping[str, Any]
+    group: GroupConfig,
+    rows: Iterable[RowConfig],
+    storage: Path,
+    overrides: Mapping[str, Any],
+    *,
+    trust_code: bool = False,
 ) -> list[Resolved]:
     """What each row trains or searches.
 
     Args:
         storage: the folder that a row's own folder is in.
         overrides: of trainings and searches; one that only the other kind has is left out.
+        trust_code: run a detector that is Python and more than data.
 
     Raises:
         UserError: a file, key or value that is wrong, with the row's label.
@@ -89,7 +95,7 @@ def resolve(
     found: list[Resolved] = []
     for row in rows:
         try:
-            found.append(_resolve(group, row, storage, overrides))
+            found.append(_resolve(group, row, storage, overrides, trust_code))
         except UserError as error:
             raise type(error)(f"row {row.label!r}: {error}") from error
     return found
@@ -148,21 +154,32 @@ def keep_settings(row: Fixed, folder: Path) -> None:
 
 
 def _resolve(
-    group: GroupConfig, row: RowConfig, storage: Path, overrides: Mapping[str, Any]
+    group: GroupConfig,
+    row: RowConfig,
+    storage: Path,
+    overrides: Mapping[str, Any],
+    trust_code: bool,
 ) -> Resolved:
     training = row.training or group.training
     fixed = None
     if row.search is None or group.retrain:
         assert training is not None  # the group has seen to it
-        config = read_training_yaml(training, _for(_training_keys(), row.set, overrides))
+        own = _for(_training_keys(), row.set, overrides)
+        config = read_training_yaml(training, own, trust_code=trust_code)
         fixed = _spec(config)
     if row.search is None:
         assert fixed is not None
         return Fixed(row, fixed)
     assert group.search is not None
-    search, task = load_search(group.search, _for(_search_keys(), row.search, overrides))
-    own = {"name": row.folder, "storage": storage, "seed": group.seed, "resources": group.resources}
-    return Searched(row, search.model_copy(update=own), task, fixed)
+    changed = _for(_search_keys(), row.search, overrides)
+    search, task = load_search(group.search, changed, trust_code=trust_code)
+    place = {
+        "name": row.folder,
+        "storage": storage,
+        "seed": group.seed,
+        "resources": group.resources,
+    }
+    return Searched(row, search.model_copy(update=place), task, fixed)
 
 
 def _spec(config: TrainingConfig) -> TrialSpec:

@@ -5,33 +5,40 @@ import logging
 import os
 import secrets
 import signal
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray import tune
+from ray.autoscaler.sdk import request_resources
 
-from paploss.errors import NotEnoughResources
-from search.config import ResourcesConfig
+from search.config import ResourcesConfig, SearchConfig
+from search.run.placement import bundle, check_resources, side_by_side
 
 
-@dataclass(frozen=True)
 class Cluster:
-    """What trials run on.
+    """What trials run on, as it was when it was last looked at.
 
     Attributes:
-        slots: trials that fit side by side, now.
+        resources: what one trial asks for, its GPUs decided.
+        nodes: the machines that are alive, as `ray.nodes()` describes them.
+        slots: trials that fit on them side by side.
     """
 
-    resources: ResourcesConfig
-    slots: int
+    def __init__(self, resources: ResourcesConfig, nodes: Sequence[dict[str, Any]] = ()) -> None:
+        held = [node["Resources"] for node in nodes]
+        self.resources = resources.where(any(node.get("GPU", 0) for node in held))
+        self.nodes = tuple(nodes)
+        self.slots = check_resources(self.resources, held)
 
     @staticmethod
     @contextlib.contextmanager
-    def connect(resources: ResourcesConfig) -> Iterator["Cluster"]:
+    def connect(resources: ResourcesConfig, trials: int = 1) -> Iterator["Cluster"]:
         """Join the cluster at RAY_ADDRESS, or start one on this machine until the end.
+
+        Args:
+            trials: that will want to run at once. With `resources.autoscaling` machines for them
+                are asked for at once, so that they start while the search prepares.
 
         Raises:
             NotEnoughResources: no node can ever run one trial.
@@ -40,53 +47,66 @@ class Cluster:
         if own:
             _make_token()
             ray.init(
+                # One that happens to run here is not joined unasked.
+                address=os.environ.get("RAY_ADDRESS") or "local",
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 configure_logging=True,
             )
         # Ray has just taken SIGTERM, which a scheduler ends a job with, and would crash on it:
-        # treat it as Ctrl-C, which Tune ends cleanly on.
+        # treat it as Ctrl-C, which Tune ends cleanly on. A terminal that is closed, likewise; under
+        # nohup, which has the signal ignored, it stays so.
         signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+            signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGINT))
         logging.getLogger("ray.tune").setLevel(logging.ERROR)
+        # It lists the trials that did not end well, each of which has been told.
+        logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
         logging.getLogger("ray.tune.execution.experiment_state").addFilter(one_line)
+        cluster = None
         try:
-            alive = [n for n in ray.nodes() if n["Alive"]]
-            nodes = [node["Resources"] for node in alive]
-            yield Cluster(resources, check_resources(resources, nodes))
+            cluster = Cluster(resources, alive_nodes())
+            cluster.ask_for(trials)
+            yield cluster
         finally:
+            if cluster:
+                cluster.ask_for(0)
             if own:
                 ray.shutdown()
 
+    def look(self) -> tuple[set[str], set[str]]:
+        """See which machines there are now: the addresses of those that came, and that went."""
+        before = {node["NodeID"]: node["NodeManagerAddress"] for node in self.nodes}
+        self.nodes = tuple(alive_nodes())
+        self.slots = side_by_side(self.resources, [node["Resources"] for node in self.nodes])
+        now = {node["NodeID"]: node["NodeManagerAddress"] for node in self.nodes}
+        came = {address for node, address in now.items() if node not in before}
+        return came, {address for node, address in before.items() if node not in now}
 
-def check_resources(resources: ResourcesConfig, nodes: list[dict[str, float]]) -> int:
-    """How many trials fit on `nodes` side by side; each runs on one node.
+    def ask_for(self, trials: int) -> None:
+        """Ask a cluster that adds machines on demand for room for so many trials; 0: no more.
 
-    Raises:
-        NotEnoughResources: none fits on any of them.
-    """
-    need = {"CPU": resources.cpus_per_trial, "GPU": resources.gpus_per_trial}
-    need = {kind: amount for kind, amount in need.items() if amount}
-    slots = sum(int(min(node.get(kind, 0) / need[kind] for kind in need)) for node in nodes)
-    if slots:
-        return slots
-    most = {kind: max((node.get(kind, 0) for node in nodes), default=0) for kind in ("CPU", "GPU")}
-    raise NotEnoughResources(
-        f"a trial asks for {resources.cpus_per_trial:g} CPUs and {resources.gpus_per_trial:g} "
-        f"GPUs on one node, but the largest of the cluster's {len(nodes)} nodes has "
-        f"{most['CPU']:g} CPUs and {most['GPU']:g} GPUs: it would wait for ever. Lower "
-        "`resources.cpus_per_trial` or `resources.gpus_per_trial`, or join another cluster with "
-        "RAY_ADDRESS."
-    )
+        Trials that wait in Ray's queue are demand by themselves; this one comes before them. It
+        is the cluster's, not this process's: while it stands, machines stay, so it is taken back
+        as soon as trials have started.
+        """
+        if not self.resources.autoscaling:
+            return
+        with contextlib.suppress(Exception):  # a hint; the trials themselves will ask as well
+            request_resources(bundles=[bundle(self.resources)] * self.resources.workers * trials)
 
 
-def placement(resources: ResourcesConfig) -> Any:
-    """What one trial asks Tune for: a bundle for each of its workers, close together."""
-    share = {
-        "CPU": resources.cpus_per_trial / resources.workers,
-        "GPU": resources.gpus_per_trial / resources.workers,
-    }
-    return tune.PlacementGroupFactory([dict(share) for _ in range(resources.workers)], "PACK")
+def early_demand(config: SearchConfig) -> contextlib.AbstractContextManager[Any]:
+    """Has machines start while a search is being checked, on a cluster that adds them on demand."""
+    if not config.resources.autoscaling:
+        return contextlib.nullcontext()
+    return Cluster.connect(config.resources, config.algorithm.samples)
+
+
+def alive_nodes() -> list[dict[str, Any]]:
+    """The cluster's machines, as Ray describes them."""
+    return [node for node in ray.nodes() if node["Alive"]]
 
 
 def one_line(record: logging.LogRecord) -> bool:

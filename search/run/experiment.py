@@ -5,8 +5,9 @@ import hashlib
 import json
 import os
 import platform
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,16 @@ from typing import Any
 from loss import criterion_title
 from loss.by_head import family_of
 from paploss.errors import BadExperiment, SearchStopped
-from paploss.files import read_json, read_yaml, write_json, write_yaml
+from paploss.files import (
+    is_of_storage,
+    read_json,
+    read_yaml,
+    storage_reason,
+    write_json,
+    write_yaml,
+)
 from search.config import SearchConfig
-from search.display import Display
+from search.exit_codes import Exit, Interrupted
 from search.history import History, load_history, write_history_csv
 from search.journal import Journal, TrialKey
 from search.plan import Plan
@@ -25,6 +33,7 @@ from search.reward import reward_name
 from search.run.cluster import Cluster
 from search.run.confirm import confirm_winner, first_repeat
 from search.run.follower import Follower
+from search.run.head import watch_head
 from search.run.load import split_config
 from search.run.only_process import only_process
 from search.run.tune import run_tune
@@ -32,10 +41,7 @@ from search.space import SearchSpace
 from search.standings import standings, winner
 from trainers.config import TaskConfig
 from trainers.export import training_config, write_training_yaml
-
-
-class Interrupted(Exception):
-    """The user asked for the end; what was finished is kept."""
+from trainers.trainable import TrialTrainable
 
 
 def create_experiment(config: SearchConfig, task: TaskConfig) -> Path:
@@ -83,12 +89,16 @@ def start_experiment(config: SearchConfig, task: TaskConfig) -> Path:
 
     Returns and raises as `run_experiment` and `create_experiment` do.
     """
-    with Cluster.connect(config.resources):
-        return run_experiment(create_experiment(config, task))
+    with Cluster.connect(config.resources, config.algorithm.samples) as cluster:
+        decided = config.model_copy(update={"resources": cluster.resources})
+        return run_experiment(create_experiment(decided, task))
 
 
-def run_experiment(experiment: Path) -> Path:
+def run_experiment(experiment: Path, trainable: Any = TrialTrainable) -> Path:
     """Run what is still to run of an experiment, and write its results.
+
+    Args:
+        trainable: the actor that runs a trial.
 
     Returns:
         The path of its best.yaml.
@@ -103,45 +113,121 @@ def run_experiment(experiment: Path) -> Path:
     config, task = open_experiment(experiment)
     advice = f"Watch it with `paploss show {experiment}`, or stop it first."
     with only_process(experiment, advice):
-        plan = plan_of(experiment, config, task)
-        plan.retry_failed_round()
-        try:
-            problem = None if plan.finished else _run_session(experiment, config, task, plan)
-        except KeyboardInterrupt:  # when Tune does not listen: before its start, at its end
-            problem = None
-        # What counts is not what Tune says but what is on storage.
-        plan = plan_of(experiment, config, task)
-        write_results(experiment)
-    if not plan.finished:
-        done = f"{len(plan.records)} of {plan.total_trials} trials are finished and kept"
-        how = f"go on with: paploss resume {_short(experiment)}"
-        if problem:
-            raise SearchStopped(f"the search has stopped: {problem}\n{done}; {how}")
-        raise Interrupted(f"interrupted; {done}; {how}")
+        plan = _plan_to_run(experiment, config, task)
+        if plan.finished:  # only written up again
+            ending = _write_up(experiment, config, task, None)
+        else:
+            ending = _run_to_end(experiment, config, task, plan, trainable)
+    if ending is not None:
+        raise ending
     return experiment / "best.yaml"
 
 
+def _run_to_end(
+    experiment: Path, config: SearchConfig, task: TaskConfig, plan: Plan, trainable: Any
+) -> SearchStopped | Interrupted | None:
+    """Run trials and write up what is known then; what to tell the user, short of the end."""
+    with Follower(experiment, plan.space, config) as follower:
+        problem = None
+        # Tune does not listen to Ctrl-C before its start and at its end.
+        with contextlib.suppress(KeyboardInterrupt):
+            end = _EndAtOnce(experiment, config, task, follower)
+            problem = _run_session(experiment, config, plan, follower, trainable, end)
+        ending = _write_up(experiment, config, task, problem)
+        if ending is not None:
+            stopped = isinstance(ending, SearchStopped)
+            follower.end("stopped" if stopped else "interrupted", problem)
+    return ending
+
+
+def _plan_to_run(experiment: Path, config: SearchConfig, task: TaskConfig) -> Plan:
+    """What is to run in this session; failures that stopped the last one are tried again."""
+    plan = plan_of(experiment, config, task)
+    try:
+        plan.retry_failed_round()
+    except OSError as error:
+        raise BadExperiment(
+            f"cannot write to {experiment}: {error.strerror}. Make room there, or make it writable."
+        ) from error
+    return plan
+
+
+def _write_up(
+    experiment: Path, config: SearchConfig, task: TaskConfig, problem: str | None
+) -> SearchStopped | Interrupted | None:
+    """Write what is known so far; what to tell the user of a search that is not at its end.
+
+    Args:
+        problem: why it has stopped; None where the user has interrupted it.
+    """
+    # What counts is not what Tune says but what is on storage.
+    plan = plan_of(experiment, config, task)
+    try:
+        write_results(experiment)
+    except OSError as error:
+        if not is_of_storage(error):
+            raise
+        problem = problem or f"{storage_reason(error, experiment)}. Make room there."
+    else:
+        if plan.finished:
+            return None
+    done = f"{len(plan.records)} of {plan.total_trials} trials are finished and kept"
+    how = f"go on with: paploss resume {_short(experiment)}"
+    if problem:
+        return SearchStopped(f"the search has stopped: {problem}\n{done}; {how}")
+    return Interrupted(f"interrupted; {done}; {how}")
+
+
 def _run_session(
-    experiment: Path, config: SearchConfig, task: TaskConfig, plan: Plan
+    experiment: Path,
+    config: SearchConfig,
+    plan: Plan,
+    follower: Follower,
+    trainable: Any,
+    end: Callable[[str], None],
 ) -> str | None:
-    """Run trials as far as this session gets; the searcher's problem, if it has one."""
+    """Run trials as far as this session gets; the searcher's problem, if it has one.
+
+    Args:
+        end: ends the process, with a reason, where nothing else is possible any more.
+    """
     begun = time.monotonic()
-    with Cluster.connect(config.resources) as cluster:
-        display = Display(
-            config.name,
-            config.algorithm.rounds,
-            config.algorithm.samples,
-            cluster.slots,
-            candidates=config.final.candidates,
-            repeats=config.final.repeats,
-        )
-        display.replay(plan.records)
-        follower = Follower(display, experiment, plan.space)
+    with Cluster.connect(config.resources, config.algorithm.samples) as cluster:
+        follower.begin(plan.records, cluster.slots)
+        for damaged in plan.journal.damaged:
+            follower.note(damaged)
         try:
-            return run_tune(experiment, plan.space, config, plan.baseline, cluster, follower)
+            with watch_head(follower.note, end):
+                return run_tune(
+                    experiment, plan.space, config, plan.baseline, cluster, follower, trainable
+                )
         finally:
-            display.stop()
-            _add_wall_time(experiment, time.monotonic() - begun, cluster.slots)
+            follower.stop()
+            with contextlib.suppress(OSError):
+                _add_wall_time(experiment, time.monotonic() - begun, cluster.slots)
+
+
+class _EndAtOnce:
+    """Ends a search whose main thread is lost inside Ray: all is written, then the process ends.
+
+    From a thread, a few seconds before Ray would end the process itself, and say so its own way.
+    """
+
+    def __init__(
+        self, experiment: Path, config: SearchConfig, task: TaskConfig, follower: Follower
+    ) -> None:
+        self._search = (experiment, config, task)
+        self._follower = follower
+
+    def __call__(self, problem: str) -> None:
+        try:
+            self._follower.stop()
+            ending = _write_up(*self._search, problem)
+            self._follower.end("stopped", problem)
+            self._follower.__exit__(None, None, None)
+            print(f"error: {ending}", file=sys.stderr, flush=True)
+        finally:
+            os._exit(Exit.STOPPED)
 
 
 def plan_of(experiment: Path, config: SearchConfig, task: TaskConfig) -> Plan:
@@ -193,7 +279,15 @@ def export_training(experiment: Path, out: Path, trial: str | None = None) -> No
         "versions": versions(),
     }
     try:
-        write_training_yaml(training_config(task, theta, seed, found_by), out)
+        training = training_config(task, theta, seed, found_by)
+    except (ValueError, TypeError) as error:  # a record that was changed by hand
+        reason = " ".join(str(error).split())
+        raise BadExperiment(
+            f"{experiment}: the record of {found_by['candidate']} does not fit the search's "
+            f"criterion, so no training can be made of it: {reason}"
+        ) from error
+    try:
+        write_training_yaml(training, out)
     except OSError as error:
         raise BadExperiment(
             f"cannot write {out}: {error.strerror}. Give another file, or make room there."

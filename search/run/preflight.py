@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from paploss.errors import BadConfig, BadData
 from search.config import SearchConfig
+from search.run.trackers import check_trackers
 from trainers.config import TaskConfig
 from trainers.datasets.check import DatasetReport
 from trainers.datasets.coco import DataConfig
@@ -19,8 +20,10 @@ def check_before_trials(config: SearchConfig, task: TaskConfig) -> Iterator[str]
 
     Raises:
         BadData: the data set cannot be trained or scored on.
-        BadConfig: the detector cannot be built, or a criterion does not reach its training.
+        BadConfig: the detector cannot be built, or a criterion does not reach its training; a
+            tracker cannot be reported to.
     """
+    check_trackers(config.trackers)
     yield from check_data(task.data, task.reward)
     yield from check_search(config, task)
 
@@ -53,8 +56,7 @@ def check_search(config: SearchConfig, task: TaskConfig) -> Iterator[str]:
             seed=config.seed,
         )
         check_spec(spec, f"detector {task.detector.name} with the search's {role}: ")
-    # A trial has one device.
-    yield task.schedule.describe_on(1)
+    yield task.schedule.describe_on(config.resources.workers)
     yield (
         f"{task.detector.name} trains on its theta (probe passed); {len(task.start)} coordinates, "
         f"{config.algorithm.rounds} rounds of {config.algorithm.samples} trials"

@@ -1,18 +1,24 @@
 """One session of Ray Tune over an experiment, new or resumed."""
 
-import json
+import contextlib
 import signal
 from pathlib import Path
 from typing import Any
 
-from ray import cloudpickle, tune
-from ray.tune.schedulers import FIFOScheduler
+from ray import tune
 
+from paploss.errors import SearchStopped
 from search.config import SearchConfig
-from search.run.cluster import Cluster, placement
+from search.run.actors import KeepActors
+from search.run.cluster import Cluster
+from search.run.machines import MachineWatch
+from search.run.metrics import SearchMetrics
+from search.run.nodes import check_nodes
+from search.run.placement import placement
+from search.run.progress_callback import ProgressCallback
 from search.run.trackers import tracker_callbacks
 from search.space import SearchSpace
-from search.tune_searcher import Listener, PlanSearcher, ProgressCallback
+from search.tune_searcher import Listener, PlanSearcher
 from trainers.trainable import TrialTrainable
 
 
@@ -27,101 +33,121 @@ def run_tune(
 ) -> str | None:
     """Run trials until the plan is done, the user interrupts, or the searcher has a problem.
 
+    All trials that can run are given to Tune at once, however many fit on the cluster: those that
+    find no room wait in Ray's queue. So slots and samples need not match, a machine that joins
+    gets trials at once, and an autoscaling cluster sees the whole demand.
+
+    Tune begins anew in every session, and the searcher gives it what the journal lacks. What Tune
+    has left of itself in the experiment is not read: it is pickled, so reading it could run code of
+    whoever the experiment came from.
+
     Args:
         trainable: the actor that runs a trial.
 
     Returns:
         Why the plan is not done: None if it is, or if the user has interrupted it.
+
+    Raises:
+        BadCluster: a machine of the cluster cannot run trials.
     """
-    alive = max(config.algorithm.samples, cluster.slots)
-    searcher = PlanSearcher(
-        experiment, space, config, baseline=baseline, slots=alive, listener=listener
-    )
+    check_nodes(cluster, experiment)
+    at_once = most_at_once(config)
+    metrics = SearchMetrics(config.name)
+    everyone = _Listeners(listener, metrics)
     handler = signal.getsignal(signal.SIGINT)
+
+    def interrupted() -> bool:
+        """In Tune's loop, or after it: Tune puts the handler back when it is interrupted."""
+        return signal.getsignal(signal.SIGINT) is handler
+
+    searcher = PlanSearcher(
+        experiment,
+        space,
+        config,
+        baseline=baseline,
+        slots=at_once,
+        listener=everyone,
+        interrupted=interrupted,
+    )
+    plan = searcher.plan
+    metrics.begin(plan.records, plan.total_trials)
     try:
         tune.run(
             tune.with_resources(trainable, placement(config.resources)),
             name=experiment.name,
             storage_path=str(experiment.parent),
             search_alg=searcher,
-            scheduler=_KeepActors(cluster.slots),
+            scheduler=KeepActors(searcher, config.algorithm.samples),
             num_samples=-1,
-            max_concurrent_trials=alive,
+            max_concurrent_trials=at_once,
             max_failures=2,
             reuse_actors=config.resources.reuse_actors,
             raise_on_failed_trial=False,
             callbacks=[
-                ProgressCallback(listener, 60 * config.resources.pending_minutes),
-                *tracker_callbacks(config),
+                MachineWatch(cluster, everyone, min(at_once, len(plan.open))),
+                ProgressCallback(listener, 60 * config.resources.pending_minutes, searcher),
+                metrics,
+                *tracker_callbacks(config, experiment, everyone.note),
             ],
             trial_name_creator=_trial_name,
             trial_dirname_creator=_trial_name,
             verbose=0,
-            resume_config=_resume_config(experiment, listener),
         )
-        # Tune puts the handler back when it is interrupted, and only then.
-        interrupted = signal.getsignal(signal.SIGINT) is handler
+        by_user = interrupted()
+    except SearchStopped as stopped:
+        return str(stopped)
+    except Exception as error:  # of Ray, or of Tune's own files; the user gets a line of it
+        return searcher.problem or f"Ray Tune has ended with {_last_line(error)}"
     finally:
         signal.signal(signal.SIGINT, handler)
-    if searcher.problem or searcher.plan.finished or interrupted:
+        _keep_all(searcher, everyone)
+    if searcher.problem or searcher.plan.finished or by_user:
         return searcher.problem
     return "Ray Tune has ended by itself with trials still to run; what it printed says why."
 
 
-class _KeepActors(FIFOScheduler):
-    """Runs trials in their order, and keeps every slot's actor from one round to the next.
+def _keep_all(searcher: PlanSearcher, listener: Any) -> None:
+    """Try once more to write what has been received."""
+    searcher.keep()
+    if searcher.unwritten:
+        listener.note(
+            f"finished trials that could not be written: {searcher.unwritten}; they run again, and "
+            "give the same"
+        )
 
-    Tune keeps idle actors for trials that already wait, and one more. At the end of a round none
-    wait, so every slot but one would start a new actor, which takes about as long as a short
-    trial. All trials ask for the same resources, so an idle actor is in nobody's way.
+
+def _last_line(error: Exception) -> str:
+    """Of Tune's errors, which hold a whole traceback, the line that says what it was."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1] if lines else ''}"[:500]
+
+
+def most_at_once(config: SearchConfig) -> int:
+    """The most trials that can ever be open at once.
+
+    Where machines are added on demand it is a round: what comes on top of that, at the start, is
+    over sooner than a machine is worth its start.
     """
-
-    def __init__(self, slots: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._more = slots
-
-    def on_trial_complete(self, tune_controller: Any, trial: Any, result: Any) -> None:
-        # Tune decides whether to keep the trial's actor right after this.
-        cache = getattr(tune_controller, "_actor_cache", None)  # private; without it, as Tune does
-        if cache is not None and self._more:
-            cache.increase_max(trial.placement_group_factory, self._more)
-        self._more = 0
+    algorithm, final = config.algorithm, config.final
+    if config.resources.autoscaling:
+        return algorithm.samples
+    first = 2 * final.repeats + algorithm.samples + algorithm.overlap
+    return max(first, final.candidates * final.repeats)
 
 
-def _resume_config(experiment: Path, listener: Listener) -> Any:
-    """How Tune takes up what it left: it keeps its finished trials, and runs none itself.
+class _Listeners:
+    """Several listeners as one; what goes wrong in one is kept from the others."""
 
-    The searcher issues what is missing. Where Tune's state cannot be used it is put aside, and
-    Tune begins anew; the journal has everything that counts.
-    """
-    states = [path for pattern in _STATES for path in experiment.glob(pattern)]
-    if not states:
-        return None
-    if not _can_go_on(experiment):
-        listener.note("Tune's own record of the search cannot be used and was put aside.")
-        for state in states:
-            state.rename(state.with_name(f"{state.name}.old"))
-        return None
-    skip: Any = tune.ResumeConfig.ResumeType.SKIP
-    return tune.ResumeConfig(finished=skip, unfinished=skip, errored=skip)
+    def __init__(self, *listeners: Any) -> None:
+        self._listeners = listeners
 
+    def __getattr__(self, event: str) -> Any:
+        def tell(*what: Any) -> None:
+            for listener in self._listeners:
+                with contextlib.suppress(Exception):
+                    getattr(listener, event)(*what)
 
-_STATES = ("experiment_state-*.json", "search_gen_state-*.json", "searcher-state-*.pkl")
-
-
-def _can_go_on(experiment: Path) -> bool:
-    """Whether Tune can take up its newest state, and would then ask for trials.
-
-    Over a file that was cut when its writer was killed, or a state without a trial, Tune goes on
-    with nothing to do, and calls that success. So it does where a problem had ended the search.
-    """
-    runs, search = (sorted(experiment.glob(pattern)) for pattern in _STATES[:2])
-    try:
-        state = json.loads(runs[-1].read_text(encoding="utf-8"))
-        generator = cloudpickle.loads(search[-1].read_bytes())
-        return bool(state["trial_data"] and state["runner_data"] and not generator["finished"])
-    except Exception:  # whatever a damaged pickle raises
-        return False
+        return tell
 
 
 def _trial_name(trial: Any) -> str:

@@ -4,7 +4,7 @@ import pytest
 
 from paploss.errors import BadConfig
 from paploss.strict import parse
-from search.config import SearchConfig
+from search.config import AlgorithmConfig, ResourcesConfig, SearchConfig
 
 
 def test_the_defaults_are_the_papers():
@@ -55,3 +55,41 @@ def test_out_of_range(key, value):
     with pytest.raises(BadConfig, match=rf"^search\.yaml:\n  {key}: got ") as error:
         parse(SearchConfig, values, "search.yaml")
     assert str(error.value).count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "there_are", "gpus", "workers"),
+    [
+        ({}, True, 1, 1),
+        ({}, False, 0, 1),
+        ({"gpus_per_trial": 0}, True, 0, 1),
+        ({"gpus_per_trial": 0.5}, True, 0.5, 1),
+        ({"gpus_per_trial": 4}, False, 4, 4),
+        ({"workers_per_trial": 2}, True, 2, 2),
+        ({"workers_per_trial": 2}, False, 0, 2),
+        ({"gpus_per_trial": 4, "workers_per_trial": 2}, True, 4, 2),
+    ],
+)
+def test_a_trial_has_a_gpu_for_each_worker_where_there_are_any(given, there_are, gpus, workers):
+    resources = ResourcesConfig(**given).where(there_are)
+    assert (resources.gpus_per_trial, resources.workers) == (gpus, workers)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"gpus_per_trial": 1.5}, "1.5 for 1 workers; expected a fraction of one GPU, or a whole"),
+        ({"gpus_per_trial": 3, "workers_per_trial": 2}, "3 for 2 workers"),
+        ({"gpus_per_trial": 1, "workers_per_trial": 2}, "no two workers can share a GPU"),
+        ({"autoscaling": True}, "expected gpus_per_trial to say what a trial trains on"),
+    ],
+)
+def test_gpus_that_cannot_be_shared_out(given, message):
+    with pytest.raises(ValueError, match=message):
+        ResourcesConfig(**given)
+
+
+def test_a_round_needs_samples_of_its_own():
+    assert AlgorithmConfig(samples=4, overlap=3).overlap == 3
+    with pytest.raises(ValueError, match="overlap is 4 of 4 samples; expected fewer"):
+        AlgorithmConfig(samples=4, overlap=4)

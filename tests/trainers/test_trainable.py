@@ -13,7 +13,8 @@ import pytest
 from loss.by_head import family_of
 from paploss.files import write_yaml
 from trainers.config import TaskConfig
-from trainers.trainable import TrialTrainable, parameters, trial_spec
+from trainers.search_trial import parameters, trial_spec
+from trainers.trainable import TrialTrainable
 from trainers.trial import TrialResult, TrialSpec
 from trainers.worker import WorkerLost
 
@@ -23,7 +24,7 @@ NAMES = family_of({"type": "parameterized_ap"}).names
 FIELDS = {
     "status", "reward", "test_reward", "val", "test", "fingerprint", "iterations", "timing",
     "skipped_images", "error", "seconds", "started", "finished", "trial_dir", "node", "pid", "cpus",
-    "gpus", "control_points", "gradient_scale",
+    "gpus", "workers", "control_points", "gradient_scale",
 }  # fmt: skip
 
 
@@ -87,19 +88,22 @@ def test_the_reward_is_the_searchs_and_candidates_keep_their_detections_once(
 
 
 @pytest.mark.parametrize(
-    ("resources", "device", "threads"),
+    ("resources", "workers", "device", "threads"),
     [
-        ({"cpus_per_trial": 1.0, "gpus_per_trial": 0.0}, "cpu", 1),
-        ({"cpus_per_trial": 0.5, "gpus_per_trial": 0.0}, "cpu", 1),
-        ({"cpus_per_trial": 4.0, "gpus_per_trial": 0.0}, "cpu", 4),
-        ({"cpus_per_trial": 2.0, "gpus_per_trial": 0.25}, "cuda", 2),
+        ({"cpus_per_trial": 1.0, "gpus_per_trial": 0.0}, 1, "cpu", 1),
+        ({"cpus_per_trial": 0.5, "gpus_per_trial": 0.0}, 1, "cpu", 1),
+        ({"cpus_per_trial": 4.0, "gpus_per_trial": 0.0}, 1, "cpu", 4),
+        ({"cpus_per_trial": 2.0, "gpus_per_trial": 0.25}, 1, "cuda", 2),
+        # Several workers share the CPUs.
+        ({"cpus_per_trial": 8.0, "gpus_per_trial": 2.0}, 2, "cuda", 4),
+        ({"cpus_per_trial": 1.0, "gpus_per_trial": 0.0}, 2, "cpu", 1),
     ],
 )
 def test_a_trial_uses_what_it_holds(
-    search: dict[str, Any], resources: dict[str, float], device: str, threads: int
+    search: dict[str, Any], resources: dict[str, float], workers: int, device: str, threads: int
 ) -> None:
     search["resources"].update(resources)
-    spec = trial_spec(search, config())
+    spec = trial_spec(search, config(), workers)
     assert (spec.device, spec.threads) == (device, threads)
 
 
@@ -211,7 +215,7 @@ def test_a_record_says_all_of_a_trial(
     assert before <= record["started"] < record["finished"] <= time.time()
     assert record["seconds"] == pytest.approx(record["finished"] - record["started"])
     assert sum(record["timing"].values()) < record["seconds"]
-    assert (record["cpus"], record["gpus"]) == (1.0, 0.0)
+    assert (record["cpus"], record["gpus"], record["workers"]) == (1.0, 0.0, 1)
     # What Tune and TensorBoard show beside it.
     assert reported["val_AP"] == record["val"]["AP"] == reported["reward"]
     assert not any(name.startswith("test_") for name in reported)
@@ -225,6 +229,19 @@ def test_a_record_says_all_of_a_trial(
     assert baseline["fingerprint"] != record["fingerprint"]
     assert reported["test_AP"] == baseline["test"]["AP"]
     assert baseline["pid"] == record["pid"]
+
+
+@pytest.mark.slow
+def test_a_machine_that_cannot_run_trials_says_why(
+    actor: Callable[..., TrialTrainable], experiment: Path, theta: tuple[float, ...]
+) -> None:
+    """As on one that has joined after the driver looked at all of them."""
+    trainable = actor("search-002-05-0", config(theta))
+    left = {"token": "", "driver": "another", "versions": {}, "files": ["/nowhere/train.json"]}
+    (experiment / ".machines.json").write_text(json.dumps(left))
+    with pytest.raises(WorkerLost, match=r"node .*: does not see the data set: /nowhere/train\.json"):
+        trainable.train()
+    (experiment / ".machines.json").unlink()
 
 
 @pytest.mark.slow

@@ -1,14 +1,16 @@
 """What travels to a trial and back, and the net under it."""
 
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from loss.by_head import family_of
-from trainers.trial import TrialResult, TrialSpec, one_line, run_trial
+from trainers.trial import TrialResult, TrialSpec, failure, one_line, run_trial
 
 MakeSpec = Callable[..., TrialSpec]
 
@@ -104,3 +106,20 @@ def test_one_line(error: Exception, line: str) -> None:
 
 def test_one_line_is_not_a_long_one() -> None:
     assert len(one_line(ValueError("x" * 10_000))) == 500
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "train.log"), "lost"),
+        (OSError(errno.EROFS, "Read-only file system"), "lost"),
+        (MemoryError("Unable to allocate 9 GiB"), "failed"),
+        (torch.cuda.OutOfMemoryError("CUDA out of memory"), "failed"),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "val.json"), "failed"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else value,
+)
+def test_only_storage_is_not_the_trials_own_failure(error: BaseException, status: str) -> None:
+    result = failure(error)
+    assert (result.status, result.reward) == (status, None)
+    assert result.error

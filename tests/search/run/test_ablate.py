@@ -303,8 +303,7 @@ def test_the_commands_options_reach_the_run(paploss_cli, monkeypatch, tmp_path):
         "ablate", "shapes", "--seeds", 5, "--only", "a", "--only", "b", "--set", "a.b=1",
         "--out", tmp_path,
     )[0] == 0  # fmt: skip
-    assert paploss_cli("ablate", "shapes")[0] == 0
-    assert asked == [
-        (("shapes", tmp_path), {"only": ["a", "b"], "overrides": {"a.b": 1, "seeds": 5}}),
-        (("shapes", None), {"only": (), "overrides": {}}),
-    ]
+    assert paploss_cli("ablate", "shapes", "--trust-code")[0] == 0
+    some = {"only": ["a", "b"], "overrides": {"a.b": 1, "seeds": 5}, "trust_code": False}
+    none = {"only": (), "overrides": {}, "trust_code": True}
+    assert asked == [(("shapes", tmp_path), some), (("shapes", None), none)]

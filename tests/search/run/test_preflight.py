@@ -98,7 +98,7 @@ def test_images_are_opened(check, drawn, tmp_path):
     (tmp_path / "shapes" / "train" / "000000.png").write_bytes(b"?")
     assert any("train: images that cannot be read: 1 of 4" in line for line in check(data=data))
     image = tmp_path / "shapes" / "val" / "000001.png"
-    image.write_bytes((find("datasets", "shapes").parents[2] / "docs/search.png").read_bytes())
+    image.write_bytes((find("datasets", "shapes").parents[2] / "docs/dashboard.png").read_bytes())
     with pytest.raises(BadData, match="val: images of another size than annotated: 1 of 2"):
         check(data=data)
 
