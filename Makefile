@@ -27,8 +27,10 @@ search: $(READY)  ## draw a small data set, search a loss on it, show the result
 	@$(BIN)/paploss data shapes --out data/shapes
 	@$(BIN)/paploss search configs/search/shapes.yaml --or-resume
 
+# Unit tests by two processes; then, one by one, those that start services and count on the machine.
 test: $(READY)  ## run all tests, the slow ones too
-	@$(BIN)/python -m pytest
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2
+	@$(BIN)/python -m pytest -m slow
 
 check: $(READY)  ## formatting, lint, types, walls between the packages
 	$(BIN)/ruff format --check .

@@ -68,6 +68,29 @@ def test_a_damaged_record_is_passed_over(tmp_path, content):
     journal.write(a_record(slot=2))
     (tmp_path / "journal" / "search-003-01-0.json").write_bytes(content)
     assert [record["slot"] for record in journal.records()] == [0, 2]
+    assert journal.damaged == [
+        "journal/search-003-01-0.json cannot be read and was left out: its trial runs again"
+    ]
+
+
+def test_a_copy_under_another_name_does_not_count_twice(tmp_path):
+    journal = Journal(tmp_path)
+    journal.write(a_record(slot=5))
+    copy = tmp_path / "journal" / "search-003-05-0 (1).json"
+    copy.write_text(json.dumps(a_record(slot=5, reward=1.0)))
+    assert list(journal.records()) == [a_record(slot=5)]
+    assert journal.damaged == [
+        f"journal/{copy.name} holds the trial search-003-05-0 and was left out: it is a copy"
+    ]
+
+
+def test_a_policy_that_cannot_be_written_is_written_with_the_next_record(tmp_path):
+    journal = Journal(tmp_path)
+    (tmp_path / "policy").write_text("a file where the folder should be")
+    journal.write_policy(0, np.array([0.5]), np.array([0.2]))
+    (tmp_path / "policy").unlink()
+    journal.write(a_record())
+    assert json.loads((tmp_path / "policy" / "round-000.json").read_text())["mean"] == [0.5]
 
 
 def test_what_a_killed_writer_left_is_no_record(tmp_path):

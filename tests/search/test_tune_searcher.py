@@ -1,7 +1,9 @@
 """The searcher under Tune's contract, played by hand: no cluster, no trainings."""
 
+import errno
 import inspect
 import json
+import os
 import pickle
 import shutil
 import tempfile
@@ -17,8 +19,9 @@ from ray.tune.search import Searcher
 from paploss.errors import SearchStopped
 from search.config import SearchConfig
 from search.journal import TrialKey
+from search.run.progress_callback import ProgressCallback
 from search.space import SearchSpace
-from search.tune_searcher import PlanSearcher, ProgressCallback
+from search.tune_searcher import PlanSearcher
 
 SPACE = SearchSpace(("a", "b"), (0.2, 0.7))
 SLOTS, TOTAL = 4, 2 * 3 + (2 + 2) * 1
@@ -101,7 +104,7 @@ def result_of(config, status="ok", **outcome):
     reward = sum(config["theta"].values()) / 2 if config["theta"] else 0.5
     record = {
         "status": status,
-        "reward": {"ok": reward, "diverged": 0.0, "failed": None}[status],
+        "reward": {"ok": reward, "diverged": 0.0}.get(status),
         "error": None if status == "ok" else "RuntimeError: it broke",
         "seconds": 1.0,
         **outcome,
@@ -385,6 +388,130 @@ def test_a_journal_that_cannot_be_written_stops_the_search(tmp_path, undisturbed
     assert not tune.searcher.plan.records
     (tmp_path / "journal").unlink()
     assert Tune(make(tmp_path)).run() == Searcher.FINISHED
+    assert journal(tmp_path) == undisturbed
+
+
+@pytest.mark.parametrize(
+    ("files", "why"),
+    [
+        ({"pickled_error_file": RuntimeError("it broke\nat a line")}, "RuntimeError: it broke"),
+        (
+            {"error_file": "Failure # 1 (at 1)\nold\nFailure # 2 (at 2)\nlow on memory.\nMore\n"},
+            "low on memory.",
+        ),
+        ({}, "for an unknown reason"),
+    ],
+)
+def test_why_a_trial_is_started_again_is_told(tmp_path, files, why):
+    kept = {"pickled_error_file": None, "error_file": None}
+    for name, what in files.items():
+        kept[name] = str(tmp_path / name)
+        content = what.encode() if isinstance(what, str) else cloudpickle.dumps(what)
+        Path(kept[name]).write_bytes(content)
+    listener = Listener()
+    tune = Tune(make(tmp_path, listener))
+    callback = ProgressCallback(listener, 60, tune.searcher)
+    tune.fill()
+    trial_id = tune.id_of("search-000-01-0")
+    callback.on_trial_recover(1, [], SimpleNamespace(config=tune.alive[trial_id], **kept))
+    assert listener.of("note") == [
+        f"search-000-01-0 lost its process; Ray starts it again. ({why})"
+    ]
+    tune.lose(trial_id)
+    tune.fill()
+    tune.lose(tune.id_of("search-000-01-0"))
+    assert tune.searcher.problem.endswith(f"The last time: {why}")
+
+
+def full_disk(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk_is_waited_for(tmp_path, undisturbed, monkeypatch):
+    """What was received stays in its order; nothing is issued until it is written."""
+    listener = Listener()
+    tune = Tune(make(tmp_path, listener))
+    tune.fill()
+    monkeypatch.setattr("search.storage._RETRY_SECONDS", 0)
+    ended = [key_of(config) for config in list(tune.alive.values())[:2]]
+    with monkeypatch.context() as patch:
+        patch.setattr("search.journal.write_json", full_disk)
+        for trial_id in list(tune.alive)[:2]:
+            tune.end(trial_id)
+        assert tune.fill() is None
+        assert journal(tmp_path) == {} and tune.searcher.unwritten == 2
+        assert not tune.searcher.gave_up and tune.searcher.problem is None
+    assert listener.of("note") == [
+        f"cannot write {tmp_path}: No space left on device; trying again for 10 minutes"
+    ]
+    asked = len(tune.asked)
+    tune.searcher.keep()
+    assert listener.of("finished") == ended
+    assert "storage can be written again" in listener.of("note")[-1]
+    assert tune.run() == Searcher.FINISHED
+    assert journal(tmp_path) == undisturbed
+    assert not {key_of(config) for config in tune.asked[asked:]} & set(ended)
+
+
+def test_a_disk_that_stays_full_stops_the_search(tmp_path, undisturbed, monkeypatch):
+    settings = CONFIG.model_dump() | {"resources": {"storage_minutes": 0}}
+    config = SearchConfig.model_validate(settings)
+    listener = Listener()
+    searcher = PlanSearcher(
+        tmp_path, SPACE, config, baseline="Focal + GIoU", slots=SLOTS, listener=listener
+    )
+    tune = Tune(searcher)
+    tune.fill()
+    with monkeypatch.context() as patch:
+        patch.setattr("search.journal.write_json", full_disk)
+        tune.end(next(iter(tune.alive)))
+    assert searcher.gave_up and searcher.unwritten == 1
+    assert "No space left on device" in searcher.problem
+    assert tune.fill() == Searcher.FINISHED
+    with pytest.raises(SearchStopped, match="storage_minutes"):
+        ProgressCallback(listener, 60, searcher).on_step_end(1, [])
+    assert Tune(make(tmp_path)).run() == Searcher.FINISHED
+    assert journal(tmp_path) == undisturbed
+
+
+def test_a_trial_that_could_not_write_runs_again(tmp_path, undisturbed, monkeypatch):
+    """It is neither failed nor lost, however often."""
+    monkeypatch.setattr("search.storage._RETRY_SECONDS", 0)
+    tune = Tune(make(tmp_path))
+    for _ in range(5):
+        tune.fill()
+        tune.end(tune.id_of("search-000-01-0"), "lost", error="cannot write x: Read-only")
+    assert tune.run() == Searcher.FINISHED
+    assert journal(tmp_path) == undisturbed
+
+
+def test_an_interrupt_ends_the_waiting_for_storage(tmp_path, monkeypatch):
+    interrupted = []
+    searcher = PlanSearcher(
+        tmp_path, SPACE, CONFIG, baseline="Focal + GIoU", slots=SLOTS, listener=None,
+        interrupted=lambda: bool(interrupted),
+    )  # fmt: skip
+    tune = Tune(searcher)
+    tune.fill()
+    monkeypatch.setattr("search.journal.write_json", full_disk)
+    tune.end(next(iter(tune.alive)))
+    assert tune.fill() is None
+    interrupted.append(True)
+    assert tune.fill() == Searcher.FINISHED
+    assert searcher.problem is None
+
+
+def test_the_records_after_a_lost_one_are_used_again(tmp_path, undisturbed):
+    """A file of the first round is cut: one trial runs, and the rest of the search is there."""
+    whole = Tune(make(tmp_path))
+    assert whole.run() == Searcher.FINISHED
+    (tmp_path / "journal" / "search-000-01-0.json").write_text("{")
+    listener = Listener()
+    tune = Tune(make(tmp_path, listener))
+    assert tune.run() == Searcher.FINISHED
+    assert [key_of(config) for config in tune.asked] == ["search-000-01-0"]
+    assert listener.of("round_done") == [0, 1]
+    assert len(set(listener.of("finished"))) == len(listener.of("finished")) == 1 + 3 + 2
     assert journal(tmp_path) == undisturbed
 
 
