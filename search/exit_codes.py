@@ -3,6 +3,10 @@
 from enum import IntEnum
 
 
+class Interrupted(Exception):
+    """The user asked for the end; what was finished is kept."""
+
+
 class Exit(IntEnum):
     """0 done; 1 a check found a fault; 2 something given is wrong; 3 the search or training stopped
     by itself; 130 interrupted. After 3 and 130, `paploss resume` goes on."""

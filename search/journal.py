@@ -4,6 +4,7 @@ Tune's own files are snapshots that lag behind or run ahead of each other after 
 journal is the truth. A trial's record is on storage before its reward is used.
 """
 
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,30 +40,48 @@ class TrialKey(NamedTuple):
 
 
 class Journal:
-    """The records in `experiment`/journal and policies in `experiment`/policy."""
+    """The records in `experiment`/journal and policies in `experiment`/policy.
+
+    Attributes:
+        damaged: a line for each file that `records` has left out the last time.
+    """
 
     def __init__(self, experiment: Path) -> None:
         self.experiment = experiment
+        self.damaged: list[str] = []
         self._records = experiment / "journal"
         self._policies = experiment / "policy"
+        self._unwritten: dict[int, dict[str, Any]] = {}
 
     def write(self, record: dict[str, Any]) -> None:
-        """Keep one finished trial; a second record of the same key replaces the first."""
+        """Keep one finished trial; a second record of the same key replaces the first.
+
+        Raises:
+            OSError: it could not be written, and is not there.
+        """
         write_json(self._records / f"{TrialKey.of(record)}.json", record)
+        self._write_policies()
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """All readable records, by name of their files.
+        """All usable records, by name of their files.
 
-        Written atomically, a record is whole or absent. One that was damaged later is passed
-        over: its trial runs again, and gives the same.
+        Written atomically, a record is whole or absent. One that was damaged later is left out:
+        its trial runs again, and gives the same. So is a copy under another name, which would
+        count its trial twice.
         """
+        self.damaged = []
         for path in sorted(self._records.glob("*.json")):
+            name = f"{self._records.name}/{path.name}"
             try:
                 record = json.loads(path.read_text(encoding="utf-8"))
-                TrialKey.of(record)
-            except (OSError, ValueError, KeyError, TypeError):
+                key = str(TrialKey.of(record))
+            except (OSError, ValueError, KeyError, TypeError, RecursionError):
+                self.damaged.append(f"{name} cannot be read and was left out: its trial runs again")
                 continue
-            yield record
+            if path.stem == key:
+                yield record
+            else:
+                self.damaged.append(f"{name} holds the trial {key} and was left out: it is a copy")
 
     def forget(self, keys: list[TrialKey]) -> None:
         """Take back failed trials, so that they are tried again."""
@@ -70,6 +89,24 @@ class Journal:
             (self._records / f"{key}.json").unlink(missing_ok=True)
 
     def write_policy(self, round: int, mean: Array, std: Array) -> None:
-        """The policy that `round` is drawn from."""
-        policy = {"round": round, "mean": mean.tolist(), "std": std.tolist()}
-        write_json(self._policies / f"round-{round:03d}.json", policy)
+        """Keep the policy that `round` is drawn from, for whoever looks.
+
+        It follows from the records, so what cannot be written now is written with the next one.
+        """
+        self._unwritten[round] = {"round": round, "mean": mean.tolist(), "std": std.tolist()}
+        self._write_policies()
+
+    def _write_policies(self) -> None:
+        with contextlib.suppress(OSError):
+            for round, policy in sorted(self._unwritten.items()):
+                path = self._policies / f"round-{round:03d}.json"
+                if not _holds(path, policy):  # most are there when a journal is replayed
+                    write_json(path, policy)
+                del self._unwritten[round]
+
+
+def _holds(path: Path, value: Any) -> bool:
+    try:
+        return bool(json.loads(path.read_text(encoding="utf-8")) == value)
+    except (OSError, ValueError, RecursionError):
+        return False

@@ -1,4 +1,4 @@
-"""The searcher that Ray Tune asks for trials, and what Tune tells the user through it.
+"""The searcher that Ray Tune asks for trials.
 
 Everything is keyed by a trial's key, which travels in its config, and never by Tune's trial id:
 an error arrives with an id and nothing else, and a sample that is issued again has a new one.
@@ -6,20 +6,19 @@ an error arrives with an id and nothing else, and a sample that is issued again 
 
 import contextlib
 import json
-import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from ray.tune import Callback
 from ray.tune.search import Searcher
 
-from paploss.errors import SearchStopped
+from paploss.files import is_of_storage, storage_reason
 from search.config import SearchConfig
 from search.journal import Journal, TrialKey
 from search.plan import Assignment, Plan
 from search.space import SearchSpace
+from search.storage import StorageTrouble
 
 _ATTEMPTS = 2
 """How often a sample may fail by itself, or be lost by the cluster, before that counts."""
@@ -41,10 +40,14 @@ class PlanSearcher(Searcher):
     issued once more, and then recorded as failed; so is a sample that the cluster has lost, after
     Ray's own retries, but then the search stops: that says nothing about theta.
 
+    While storage cannot be written, what has been received waits here, in its order, and no trial
+    is issued; trials that run go on.
+
     Args:
         experiment: the experiment's directory.
         slots: the most trials alive at a time.
         listener: told of what happens; not part of the searcher's state.
+        interrupted: whether the user has asked for the end, so that nothing is waited for.
 
     Attributes:
         problem: why the search has stopped issuing trials, or None.
@@ -59,11 +62,13 @@ class PlanSearcher(Searcher):
         baseline: str,
         slots: int,
         listener: Listener | None = None,
+        interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
         # No metric: with one set, a trial that ends without reporting it would end all.
         super().__init__()
         self._settings = (experiment, space, config, baseline, slots)
         self._listener = listener
+        self._interrupted = interrupted
         self._build()
 
     def _build(self) -> None:
@@ -73,6 +78,9 @@ class PlanSearcher(Searcher):
         self._live: dict[str, TrialKey] = {}
         self._failures: Counter[TrialKey] = Counter()
         self._losses: Counter[TrialKey] = Counter()
+        self._reasons: dict[TrialKey, str] = {}
+        self._received: list[tuple[str, TrialKey, dict[str, Any]]] = []
+        self._storage = StorageTrouble(config.resources.storage_minutes, self._note)
 
     # --- asked by Tune --------------------------------------------------------------------------
 
@@ -87,8 +95,12 @@ class PlanSearcher(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         """The config of a trial; None to wait; FINISHED after the last reward, or a problem."""
+        self.keep()
         if self.problem or self.plan.finished:
             return Searcher.FINISHED
+        if self._received or self._storage.waits:
+            # With no trial alive Tune asks for minutes on end, deaf to Ctrl-C.
+            return Searcher.FINISHED if self._interrupted() else None
         if len(self._live) >= self._slots:
             return None
         taken = set(self._live.values())
@@ -111,14 +123,43 @@ class PlanSearcher(Searcher):
                 self._lost(key)
                 return
             outcome = json.loads(result["record"])
-            if outcome["status"] == "failed" and self._failures[key] + 1 < _ATTEMPTS:
+            if outcome["status"] == "lost":
+                self._storage_failed(f"{key}: {outcome['error']}")
+            elif outcome["status"] == "failed" and self._failures[key] + 1 < _ATTEMPTS:
                 self._failures[key] += 1
                 self._note(f"{key} failed, trying once more: {outcome['error']}")
             else:
-                self._record(trial_id, key, outcome)
+                self._received.append((trial_id, key, outcome))
+                self.keep()
         except Exception as failure:
-            self.problem = f"the result of {key} could not be kept: {failure}"
-            self._note(self.problem)
+            self._stop(f"the result of {key} could not be kept: {failure}")
+
+    def keep(self) -> None:
+        """Write what was received and is not yet on storage. Never raises.
+
+        Called again and again from Tune's loop.
+        """
+        while self._received and not self._storage.waits:
+            trial_id, key, outcome = self._received[0]
+            try:
+                self._record(trial_id, key, outcome)
+                self._storage.works()
+            except Exception as failure:
+                if is_of_storage(failure):
+                    self._storage_failed(storage_reason(failure, self._settings[0]))
+                    return
+                self._stop(f"the result of {key} could not be kept: {failure}")
+            del self._received[0]
+
+    @property
+    def unwritten(self) -> int:
+        """How many finished trials could not be written so far."""
+        return len(self._received)
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether storage has failed for so long that nothing is waited for."""
+        return self._storage.problem is not None
 
     # --- state ----------------------------------------------------------------------------------
 
@@ -137,6 +178,7 @@ class PlanSearcher(Searcher):
         super().__init__()
         self._settings = state["settings"]
         self._listener = None
+        self._interrupted = lambda: False
         self._build()
 
     # --- inside ---------------------------------------------------------------------------------
@@ -153,7 +195,6 @@ class PlanSearcher(Searcher):
     def _record(self, trial_id: str, key: TrialKey, outcome: dict[str, Any]) -> None:
         assignment = self.plan.assignment(key)
         assert assignment is not None
-        before = self.plan.algorithm.round
         record = {
             **key._asdict(),
             "label": assignment.label,
@@ -163,66 +204,50 @@ class PlanSearcher(Searcher):
             "attempt": self._failures[key] + self._losses[key],
             "trial_id": trial_id,
         }
-        self.plan.record(record)
-        self._tell("finished", record)
-        if self.plan.algorithm.round > before:
-            self._tell("round_done", before)
+        before = self.plan.algorithm.round
+        for taken in self.plan.record(record):
+            self._tell("finished", taken)
+        for round in range(before, self.plan.algorithm.round):
+            self._tell("round_done", round)
         if self.plan.problem:
-            self.problem = self.plan.problem
-            self._note(self.problem)
+            self._stop(self.plan.problem)
 
     def _lost(self, key: TrialKey) -> None:
         self._losses[key] += 1
         if self._losses[key] < _ATTEMPTS:
             self._note(f"{key} was lost with its process or machine; issued again.")
             return
-        self.problem = (
+        why = self._reasons.get(key)
+        self._stop(
             f"{key} was lost {self._losses[key]} times with its process or machine, after Ray's "
             "own retries: the cluster keeps failing, which says nothing about the loss."
+            + (f" The last time: {why}" if why else "")
         )
-        self._note(self.problem)
+
+    def remember_loss(self, key: TrialKey, why: str) -> None:
+        """Why Ray has started a trial again; Tune does not tell when it gives one up."""
+        self._reasons[key] = why
+
+    def _storage_failed(self, reason: str) -> None:
+        self._storage.failed(reason)
+        if self._storage.problem:
+            self._stop(self._storage.problem)
+
+    def _stop(self, problem: str) -> None:
+        """Issue no more trials. The first problem is the one that is told."""
+        if self.problem is None:
+            self.problem = problem
+            self._note(problem)
 
     def _note(self, text: str) -> None:
         self._tell("note", text)
 
     def _tell(self, event: str, *what: Any) -> None:
-        """Tell the listener. A terminal that is gone, or a full disk, must not end a search."""
-        if self._listener:
-            with contextlib.suppress(Exception):
-                getattr(self._listener, event)(*what)
+        tell(self._listener, event, *what)
 
 
-class ProgressCallback(Callback):
-    """Passes Tune's events on, and notices when none come.
-
-    Args:
-        pending_seconds: with trials waiting and none running for so long, the search stops.
-
-    Raises (out of Tune's loop):
-        SearchStopped: the cluster does not give the waiting trials what they ask for.
-    """
-
-    def __init__(self, listener: Listener, pending_seconds: float) -> None:
-        self._listener = listener
-        self._pending_seconds = pending_seconds
-        self._last_running = time.monotonic()
-
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._listener.started(trial.config)
-
-    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        key = TrialKey.of(trial.config)
-        self._listener.note(f"{key} lost its process; Ray starts it again.")
-
-    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        alive = [trial.status for trial in trials if trial.status in ("PENDING", "RUNNING")]
-        if "RUNNING" in alive or not alive:
-            self._last_running = time.monotonic()
-            return
-        waited = time.monotonic() - self._last_running
-        if waited > self._pending_seconds:
-            raise SearchStopped(
-                f"{len(alive)} trials have waited for {waited / 60:.0f} minutes and none is "
-                "running: the cluster has lost the resources that a trial asks for. Look at "
-                "`ray status`; then go on with `paploss resume`."
-            )
+def tell(listener: Listener | None, event: str, *what: Any) -> None:
+    """Tell the listener. A terminal that is gone, or a full disk, must not end a search."""
+    if listener:
+        with contextlib.suppress(Exception):
+            getattr(listener, event)(*what)

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import yaml
 
 from paploss.configs import find
 from paploss.files import read_yaml
+from tests.service.local_cluster import LocalCluster
 from trainers.datasets.shapes import draw_shapes
 
 ROOT = Path(__file__).parents[2]
@@ -174,23 +175,35 @@ def drivers() -> Iterator[list[Driver]]:
 def start(
     drivers: list[Driver], home: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., Driver]:
-    """Starts a `paploss` command."""
+    """Starts a `paploss` command, or another module with its arguments."""
     logs = tmp_path_factory.mktemp("logs")
     env = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "TUNE_"))}
     env |= {"HOME": str(home), "OMP_NUM_THREADS": "1", "COLUMNS": "200", "PYTHONPATH": str(ROOT)}
 
-    def run(*arguments: Any, cwd: Path = ROOT) -> Driver:
+    def run(
+        *arguments: Any,
+        cwd: Path = ROOT,
+        module: str = "search.cli",
+        variables: Mapping[str, str] | None = None,
+    ) -> Driver:
         log = logs / f"{len(drivers):02d}.log"
         with log.open("wb") as out:
             process = subprocess.Popen(
-                [sys.executable, "-m", "search.cli", *map(str, arguments)],
-                cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-                start_new_session=True,
+                [sys.executable, "-m", module, *map(str, arguments)],
+                cwd=cwd, env=env | dict(variables or {}), stdin=subprocess.DEVNULL,
+                stdout=out, stderr=out, start_new_session=True,
             )  # fmt: skip
         drivers.append(Driver(process, log))
         return drivers[-1]
 
     return run
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[LocalCluster]:
+    """A head and two machines, for searches that take a cluster as it is; started when needed."""
+    with LocalCluster(workers=2) as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")
@@ -260,7 +273,10 @@ def reference(
 @pytest.fixture
 def handlers() -> Iterator[None]:
     """Puts back what a command that runs in this process does to signals."""
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    kept = {
+        number: signal.getsignal(number)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
     yield
     for number, handler in kept.items():
         signal.signal(number, handler)

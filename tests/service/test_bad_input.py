@@ -83,7 +83,7 @@ SETTINGS = {
     "detector without model": ("detector={name: x}", "detector.model: missing"),
     "set without value": ("algorithm.rounds", "--set algorithm.rounds: expected key=value"),
     "set without key": ("=3", "--set =3: expected key=value"),
-    "set of no YAML": ("algorithm.rounds=[1", "--set algorithm.rounds=[1: the value is not YAML"),
+    "set of no YAML": ("algorithm.rounds=[1", "--set algorithm.rounds=[1: the value is not"),
     "set below a value": ("algorithm.rounds.x=1", "rounds holds 2 and has no keys"),
 }
 

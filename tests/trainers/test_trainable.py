@@ -239,7 +239,7 @@ def test_a_machine_that_cannot_run_trials_says_why(
     trainable = actor("search-002-05-0", config(theta))
     left = {"token": "", "driver": "another", "versions": {}, "files": ["/nowhere/train.json"]}
     (experiment / ".machines.json").write_text(json.dumps(left))
-    with pytest.raises(WorkerLost, match=r"node .*: does not see the data set: /nowhere/train\.json"):
+    with pytest.raises(WorkerLost, match="does not see the data set: /nowhere/train"):
         trainable.train()
     (experiment / ".machines.json").unlink()
 
