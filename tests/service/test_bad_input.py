@@ -231,8 +231,9 @@ def test_processors_that_the_machine_does_not_have(start, folder):
 
 @pytest.mark.slow
 def test_gpus_that_the_machine_does_not_have(refused, folder):
-    message = refused("resources.gpus_per_trial=64")
-    assert "a trial asks for 1 CPUs and 64 GPUs" in message
+    message = refused("resources.gpus_per_trial=8")
+    assert "a trial asks for 1 CPUs and 8 GPUs in 8 workers" in message
+    assert "room for 0 such workers" in message
     assert not (folder / "out").exists()
 
 
