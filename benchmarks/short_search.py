@@ -18,8 +18,9 @@ from loss.by_head import family_of
 from search.cli import run_safely
 from search.journal import TrialKey
 from search.plan import Plan
-from search.run.experiment import create_experiment, open_experiment, plan_of, run_experiment
+from search.run.experiment import create_experiment, open_experiment, plan_of
 from search.run.load import split_config
+from search.run.session import run_experiment
 from trainers.trainable import TrialTrainable, trial_spec
 
 GIVEN = ("status", "reward", "test_reward", "val", "test", "fingerprint", "error")

@@ -45,10 +45,10 @@ def search(
     trust_code: TrustCode = False,
 ) -> None:
     """Search the loss that CONFIG describes, and write best.yaml and a report."""
-    from search.run import experiment as experiments
     from search.run.cluster import early_demand
     from search.run.load import load_search, parse_overrides
     from search.run.preflight import check_before_trials
+    from search.run.session import start_experiment
 
     settings, task = load_search(config, parse_overrides(overrides or []), trust_code=trust_code)
     experiment = settings.storage / settings.name
@@ -59,12 +59,12 @@ def search(
     with early_demand(settings):
         for line in check_before_trials(settings, task):
             console.print(line, style="dim", soft_wrap=True, markup=False, highlight=False)
-        _finish(experiment, lambda: experiments.start_experiment(settings, task))
+        _finish(experiment, lambda: start_experiment(settings, task))
 
 
 def resume(experiment: Experiment) -> None:
     """Go on with a search that was interrupted, stopped or killed."""
-    from search.run.experiment import run_experiment
+    from search.run.session import run_experiment
 
     _finish(experiment, lambda: run_experiment(experiment))
 
@@ -78,7 +78,7 @@ def export(
     ] = None,
 ) -> None:
     """Write the training YAML of the winner, or of any trial."""
-    from search.run.experiment import export_training
+    from search.run.results import export_training
 
     export_training(experiment, out, trial)
     typer.echo(f"wrote {out}\nTrain with it: paploss train {out}")

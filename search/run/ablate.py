@@ -34,8 +34,9 @@ from search.run.ablate_rows import (
     split_overrides,
 )
 from search.run.cluster import Cluster
-from search.run.experiment import run_experiment, start_experiment, versions
 from search.run.only_process import only_process
+from search.run.results import versions
+from search.run.session import run_experiment, start_experiment
 from search.seeds import trial_seed
 from search.standings import standings, winner
 

@@ -95,7 +95,8 @@ def _pages(files: dict[str, bytes], folder: Path) -> None:
 
 
 def _resumed(files: dict[str, bytes], folder: Path) -> None:
-    from search.run.experiment import export_training, open_experiment, plan_of
+    from search.run.experiment import open_experiment, plan_of
+    from search.run.results import export_training
 
     _write(files, folder)
     plan = plan_of(folder, *open_experiment(folder))
