@@ -49,6 +49,13 @@ def _in_experiment(folder: str) -> str:
     return folder
 
 
+def _writable(text: str) -> str:
+    # A file name in an error may hold bytes that are no text, which Python keeps as half characters
+    # that no file and no table takes.
+    return text.encode("utf-8", "replace").decode()
+
+
+Text = Annotated[str, AfterValidator(_writable)]
 Unit = Annotated[float, Field(ge=0, le=1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0, lt=1e12)]
@@ -62,26 +69,26 @@ class _Record(BaseModel):
     round: int = Field(ge=0, lt=10**6)
     slot: int = Field(ge=0, lt=10**6)
     repeat: int = Field(ge=0, lt=10**6)
-    label: str
+    label: Text
     theta: list[Unit] | None
     status: Literal["ok", "diverged", "failed"]
     reward: float | None = Field(ge=0, le=1)
     test_reward: float | None = Field(None, ge=0, le=1)
     seconds: Seconds
-    control_points: dict[str, list[tuple[Finite, Finite]]] | None = None
-    gradient_scale: Finite | dict[str, Finite] | None = None
+    control_points: dict[Text, list[tuple[Finite, Finite]]] | None = None
+    gradient_scale: Finite | dict[Text, Finite] | None = None
     seed: int | None = Field(None, ge=0, lt=2**64)
-    val: dict[str, float | None] | None = None
-    test: dict[str, float | None] | None = None
-    timing: dict[str, Finite] = {}
-    fingerprint: str | None = None
-    error: str | None = None
-    skipped_images: dict[str, str] = {}
+    val: dict[Text, float | None] | None = None
+    test: dict[Text, float | None] | None = None
+    timing: dict[Text, Finite] = {}
+    fingerprint: Text | None = None
+    error: Text | None = None
+    skipped_images: dict[Text, Text] = {}
     iterations: int | None = Field(None, ge=0, lt=2**63)
     attempt: int = Field(0, ge=0, lt=10**6)
-    trial_id: str | None = None
+    trial_id: Text | None = None
     trial_dir: Folder | None = None
-    node: str | None = None
+    node: Text | None = None
     cpus: Finite | None = None
     gpus: Finite | None = None
     workers: int = 1

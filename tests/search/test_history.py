@@ -239,3 +239,14 @@ def test_one_head_has_the_columns_that_it_had(experiment, searched):
         "gradient_scale", "theta.gradient_scale",
     ]  # fmt: skip
     assert trials["gradient_scale"][3] == 1
+
+
+def test_an_error_with_bytes_that_are_no_text(experiment, searched):
+    """Of a file name, say, as Python gives it: half a character."""
+    searched[8] |= {"error": "cannot open \udcff.png", "skipped_images": {"\udcff.png": "gone"}}
+    path = experiment(searched)
+    history = load_history(path)
+    assert history.damaged == ()
+    assert history.records[8]["error"] == "cannot open ?.png"
+    write_history_csv(history, path / "history.csv")
+    assert "cannot open ?.png" in (path / "history.csv").read_text()
