@@ -14,6 +14,7 @@ from ray import tune
 from paploss.errors import BadConfig
 from search.config import SearchConfig
 from search.run import trackers
+from search.run.cluster import _make_token
 from search.run.trackers import (
     TrackedTrial,
     Tracker,
@@ -217,14 +218,22 @@ def wandb_run(folder):
     return told
 
 
+@pytest.fixture
+def token():
+    """Of Ray, from the user's own home: a process reads it once, for every Ray that it starts."""
+    _make_token()
+    return Path.home() / ".ray" / "auth_token"
+
+
 @pytest.mark.slow
-def test_a_search_reports_to_both(nobody, tmp_path):
+def test_a_search_reports_to_both(token, nobody, tmp_path):
     from mlflow.tracking import MlflowClient
 
     store = f"file:{tmp_path / 'mlruns'}"
     settings = {
         "WANDB_MODE": "offline", "WANDB_API_KEY": KEY, "MLFLOW_TRACKING_URI": store,
         "MLFLOW_ALLOW_FILE_STORE": "true", "MLFLOW_TRACKING_PASSWORD": KEY,
+        "RAY_AUTH_TOKEN_PATH": str(token),
     }  # fmt: skip
     for name, value in settings.items():
         nobody.setenv(name, value)
@@ -265,8 +274,10 @@ def test_a_search_reports_to_both(nobody, tmp_path):
     assert good.data.metrics["reward"] == good.data.metrics["val_AP"] == 0.25
     assert "val_APs" not in good.data.metrics
 
-    first, second = sorted((experiment / "wandb").glob("offline-run-*"))
-    assert first.name.endswith("tiny-search-000-00-0-id")
+    first, second = (
+        next((experiment / "wandb").glob(f"offline-run-*-tiny-search-000-0{slot}-0-id"))
+        for slot in (0, 1)
+    )
     told = wandb_run(first)
     assert told["run"].display_name == "search-000-00-0-id"
     assert told["config"]["theta"] == {"H2.x1": 0.25} and told["config"]["status"] == "ok"
