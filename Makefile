@@ -27,10 +27,10 @@ search: $(READY)  ## draw a small data set, search a loss on it, show the result
 	@$(BIN)/paploss data shapes --out data/shapes
 	@$(BIN)/paploss search configs/search/shapes.yaml --or-resume
 
-# Unit tests by two processes; then, one by one, those that start services and count on the machine.
+# By two processes: unit tests first, then, a file at a time, those that start services.
 test: $(READY)  ## run all tests, the slow ones too
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2
-	@$(BIN)/python -m pytest -m slow
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist loadfile
 
 check: $(READY)  ## formatting, lint, types, walls between the packages
 	$(BIN)/ruff format --check .
