@@ -27,10 +27,11 @@ search: $(READY)  ## draw a small data set, search a loss on it, show the result
 	@$(BIN)/paploss data shapes --out data/shapes
 	@$(BIN)/paploss search configs/search/shapes.yaml --or-resume
 
-# By two processes: unit tests first, then, a file at a time, those that start services.
+# By several processes: unit tests first, then, a file at a time, those that start services. Of the
+# latter's time most is waiting, so that three keep two cores busy.
 test: $(READY)  ## run all tests, the slow ones too
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist loadfile
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 3 --dist loadfile
 
 check: $(READY)  ## formatting, lint, types, walls between the packages
 	$(BIN)/ruff format --check .
