@@ -1,7 +1,6 @@
 """What a search leaves: written up, exported."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,13 +19,6 @@ from tests.search.run.by_hand import (
     run_by_hand,
 )
 from trainers.export import read_training_yaml
-
-
-@pytest.fixture
-def finished(tmp_path: Path) -> Path:
-    experiment = create_experiment(config_in(tmp_path), TASK)
-    run_by_hand(experiment)
-    return experiment
 
 
 def test_results_of_a_finished_experiment(finished):

@@ -1,7 +1,6 @@
 """An experiment that is run, without a cluster: refused, or only written up again."""
 
 import fcntl
-from pathlib import Path
 
 import pytest
 import ray
@@ -13,15 +12,7 @@ from tests.search.run.by_hand import (
     TASK,
     config_in,
     files,
-    run_by_hand,
 )
-
-
-@pytest.fixture
-def finished(tmp_path: Path) -> Path:
-    experiment = create_experiment(config_in(tmp_path), TASK)
-    run_by_hand(experiment)
-    return experiment
 
 
 def test_two_drivers_do_not_run_one_experiment(tmp_path):
