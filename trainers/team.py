@@ -18,6 +18,8 @@ from trainers.worker import WorkerLost
 _TURN_SECONDS = 0.1
 _GRACE_SECONDS = 10.0
 """How long the worker that has left the others may take to be noticed, and told apart."""
+_TOGETHER = ("diverged", "stopped")
+"""Ends that all workers come to by themselves, some before others have told of them."""
 
 
 class Member(Protocol):
@@ -48,7 +50,7 @@ def run_together(
 
     Returns:
         The first member's result, with the images that any of them has skipped; or that of the
-        member that failed or diverged, and so ended the trial for all.
+        member that failed, diverged or was stopped, and so ended the trial for all.
 
     Raises:
         WorkerLost: a member stalled or is gone with its machine, or they have lost each other.
@@ -94,12 +96,12 @@ def _together(members: Sequence[Member]) -> TrialResult:
                     results[rank] = result
             if rank in results and results[rank].status in ("failed", "lost"):
                 return _of_member(rank, members, results)
-            if rank in left or (rank in results and results[rank].status == "diverged"):
-                # The worker that they have lost is about to be noticed; all diverge together.
+            if rank in left or (rank in results and results[rank].status in _TOGETHER):
+                # The worker that they have lost is about to be noticed; all end together.
                 until = min(until, time.monotonic() + _GRACE_SECONDS)
-    diverged = [rank for rank, result in sorted(results.items()) if result.status == "diverged"]
-    if diverged:
-        return _of_member(diverged[0], members, results)
+    ended = [rank for rank, result in sorted(results.items()) if result.status in _TOGETHER]
+    if ended:
+        return _of_member(ended[0], members, results)
     if left:
         rank, error = next(iter(left.items()))
         raise WorkerLost(_by(rank, members, f"lost its connection to the others: {error}"))

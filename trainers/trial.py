@@ -17,6 +17,8 @@ from paploss.strict import StrictModel
 from trainers.config import DetectorConfig, ScheduleConfig
 from trainers.datasets.coco import DataConfig
 from trainers.distributed import ALONE, PeersLost, Worker, is_of_peers
+from trainers.early_stop import EarlyStop
+from trainers.fidelity import Fidelity
 from trainers.reward import Reward
 
 Split = Literal["val", "test"]
@@ -32,6 +34,8 @@ class TrialSpec(StrictModel):
         evaluate: the splits to score; the reward comes from "val".
         reward: what is made of the metrics of a split (`trainers.reward`).
         keep_detections: write those on "test" to the trial's folder.
+        fidelity: what part of a full trial this is; None: all of it.
+        early_stop: when to look at it part of the way, and what ends it there.
         threads: of torch on the CPU, for each worker.
     """
 
@@ -44,6 +48,8 @@ class TrialSpec(StrictModel):
     evaluate: tuple[Split, ...] = ("val",)
     reward: Reward = "AP"
     keep_detections: bool = False
+    fidelity: Fidelity | None = None
+    early_stop: EarlyStop | None = None
     device: Literal["cpu", "cuda"] = "cpu"
     threads: int = Field(1, ge=1)
 
@@ -59,25 +65,47 @@ class TrialSpec(StrictModel):
             return self.criterion
         return family_of(self.criterion).settings(self.theta)
 
+    def reduced(self) -> "TrialSpec":
+        """The trial with its fidelity carried out on data and schedule.
+
+        What is left in `fidelity` are the parts of the images, which data sets take for themselves.
+
+        Raises:
+            ValueError, BadData: the data set has too few classes, or cannot be read.
+        """
+        if self.fidelity is None:
+            return self
+        return self.model_copy(
+            update={
+                "data": self.fidelity.data(self.data),
+                "schedule": self.fidelity.schedule(self.schedule),
+                "fidelity": self.fidelity.images_only,
+            }
+        )
+
 
 class TrialResult(StrictModel):
     """How a trial ended.
 
     Attributes:
-        status: "ok"; "diverged" (reward 0: evidence that theta is bad); "failed" (no evidence);
-            "lost" (storage could not be written: to be run again, never recorded).
+        status: "ok"; "diverged" (reward 0: evidence that theta is bad); "stopped" (by the look
+            part of the way, with the reward given there); "failed" (no evidence); "lost" (storage
+            could not be written: to be run again, never recorded).
         reward: of the search validation split, in [0, 1]; None where failed.
         test_reward: the same of the third split; None where that was not scored.
+        early: the same of some images of val, part of the way; None where nobody has looked, or
+            the reward is not defined on these images.
         val, test: COCO's and oLRP's metrics by name, of the splits that were scored.
         fingerprint: hash of what the head did with the probe batch.
-        timing: seconds by part: setup, train, evaluate.
+        timing: seconds by part: setup, train, early (the look part of the way), evaluate.
         skipped_images: images that could not be read, with the reason.
         error: one line, where it is not ok.
     """
 
-    status: Literal["ok", "diverged", "failed", "lost"]
+    status: Literal["ok", "diverged", "stopped", "failed", "lost"]
     reward: float | None = Field(None, ge=0, le=1)
     test_reward: float | None = Field(None, ge=0, le=1)
+    early: float | None = Field(None, ge=0, le=1)
     val: dict[str, float] | None = None
     test: dict[str, float] | None = None
     fingerprint: str | None = None
@@ -89,6 +117,14 @@ class TrialResult(StrictModel):
 
 class Diverged(Exception):
     """The criterion has collapsed: training on cannot help."""
+
+
+class Stopped(Exception):
+    """The score part of the way is too low: training on is not worth it."""
+
+    def __init__(self, why: str, reward: float) -> None:
+        super().__init__(why)
+        self.reward = reward
 
 
 def preload() -> None:

@@ -5,6 +5,7 @@ The trials are those of team_trials.py, which meet and do no more.
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -161,9 +162,10 @@ def test_the_one_that_was_lost_may_be_noticed_later(make_spec: MakeSpec) -> None
         run(Told(PeersLost("closed")), lost, spec=make_spec())
 
 
-def test_one_may_diverge_where_the_others_only_lose_it(make_spec: MakeSpec) -> None:
-    diverged = TrialResult(status="diverged", reward=0, error="not finite")
-    assert run(Told(PeersLost("closed")), Told(None, diverged), spec=make_spec()) == diverged
+@pytest.mark.parametrize("status", ["diverged", "stopped"])
+def test_one_may_end_where_the_others_only_lose_it(make_spec: MakeSpec, status: Any) -> None:
+    ended = TrialResult(status=status, reward=0, error="not worth it")
+    assert run(Told(PeersLost("closed")), Told(None, ended), spec=make_spec()) == ended
 
 
 def test_others_may_be_ready_before_the_first(make_spec: MakeSpec) -> None:

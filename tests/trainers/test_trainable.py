@@ -13,6 +13,8 @@ import pytest
 from loss.by_head import family_of
 from paploss.files import write_yaml
 from trainers.config import TaskConfig
+from trainers.early_stop import EarlyStop
+from trainers.fidelity import Fidelity
 from trainers.search_trial import parameters, trial_spec
 from trainers.trainable import TrialTrainable
 from trainers.trial import TrialResult, TrialSpec
@@ -23,8 +25,8 @@ NAMES = family_of({"type": "parameterized_ap"}).names
 # The fields of a journal record that the actor knows; the searcher adds the rest.
 FIELDS = {
     "status", "reward", "test_reward", "val", "test", "fingerprint", "iterations", "timing",
-    "skipped_images", "error", "seconds", "started", "finished", "trial_dir", "node", "pid", "cpus",
-    "gpus", "workers", "control_points", "gradient_scale",
+    "early", "skipped_images", "error", "seconds", "started", "finished", "trial_dir", "node",
+    "pid", "cpus", "gpus", "workers", "control_points", "gradient_scale",
 }  # fmt: skip
 
 
@@ -66,10 +68,29 @@ def test_only_search_trials_never_see_the_test_split(
 ) -> None:
     splits = {
         phase: trial_spec(search, config(theta, phase=phase)).evaluate
-        for phase in ("baseline", "start", "search", "final")
+        for phase in ("baseline", "start", "rung", "search", "final")
     }
-    assert splits.pop("search") == ("val",)
+    assert splits.pop("search") == splits.pop("rung") == ("val",)
     assert set(splits.values()) == {("val", "test")}
+
+
+def test_a_trial_of_a_rung_is_cheaper_and_no_other_is(
+    search: dict[str, Any], theta: tuple[float, ...]
+) -> None:
+    search["fidelity"] = {"images": 0.25}
+    phases = ("rung", "search", "start", "final")
+    specs = {phase: trial_spec(search, config(theta, phase=phase)) for phase in phases}
+    assert specs.pop("rung").fidelity == Fidelity(images=0.25)
+    assert {spec.fidelity for spec in specs.values()} == {None}
+
+
+def test_a_look_part_of_the_way_where_it_is_asked_for(
+    search: dict[str, Any], theta: tuple[float, ...]
+) -> None:
+    look = {"at": 0.5, "images": 40, "below": None, "reward": 0.0}
+    assert trial_spec(search, config(theta, early_stop=look)).early_stop == EarlyStop(**look)
+    assert trial_spec(search, config(theta, early_stop=None)).early_stop is None
+    assert trial_spec(search, config(theta)).early_stop is None
 
 
 def test_the_reward_is_the_searchs_and_candidates_keep_their_detections_once(
@@ -161,6 +182,18 @@ def test_the_record_of_a_baseline(
 ) -> None:
     found = parameters(make_spec(criterion=baseline, theta=None))
     assert found == {"control_points": curves, "gradient_scale": scale}
+
+
+def test_a_record_has_formulas_as_people_write_them(make_spec: Callable[..., TrialSpec]) -> None:
+    formula = {"type": "formula", "nodes": 5}
+    (start, both) = (
+        parameters(make_spec(criterion=criterion, theta=family_of(criterion).start))
+        for criterion in (formula, {"rpn": FIXED, "rcnn": formula})
+    )
+    expected = {"classification": "softplus(x) - x * y", "regression": "2 - (i / u + u / e)"}
+    assert start == {"control_points": None, "gradient_scale": None, "formulas": expected}
+    # As with curves, a head that is not searched is not told.
+    assert both["formulas"] == {f"rcnn.{name}": text for name, text in expected.items()}
 
 
 @pytest.fixture(scope="module")

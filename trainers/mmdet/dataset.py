@@ -14,6 +14,7 @@ from mmdet.registry import DATASETS
 
 from paploss.errors import BadData
 from paploss.paths import stays_inside
+from trainers.fidelity import some_of
 
 _UNREADABLE = (AssertionError, OSError, ValueError, cv2.error)
 
@@ -27,6 +28,7 @@ class TrialDataset(CocoDataset):
         pipeline: the rest (augment, pack), run each time.
         cache: keep what `prepare` gave for every image.
         with_mask: every box has to come with the mask of its object.
+        part, most: use some of the images only, see `trainers.fidelity.some_of`.
         skipped: a file that gets one line of JSON for each image that cannot be read. Such an
             image is replaced by another one in training, and left out of the score in testing.
     """
@@ -37,12 +39,15 @@ class TrialDataset(CocoDataset):
         prepare: list[dict[str, Any]],
         cache: bool = False,
         with_mask: bool = False,
+        part: float = 1.0,
+        most: int | None = None,
         skipped: str | None = None,
         **kwargs: Any,
     ) -> None:
         self._prepare = Compose(prepare)
         self._cache: dict[int, dict[str, Any]] | None = {} if cache else None
         self._with_mask = with_mask
+        self._part, self._most = part, most
         self._skipped = skipped
         self._unreadable: set[int] = set()
         super().__init__(*args, **kwargs)
@@ -71,6 +76,11 @@ class TrialDataset(CocoDataset):
                     "or a detector without a mask head."
                 )
         return images
+
+    def filter_data(self) -> list[dict[str, Any]]:
+        """Of the images that mmdet's filter leaves, those of this fidelity."""
+        images: list[dict[str, Any]] = super().filter_data()
+        return [images[k] for k in some_of(len(images), self._part, self._most)] if images else []
 
     def prepare_data(self, idx: int) -> Any:
         """The packed image, or None: mmengine then takes another one at random."""

@@ -3,7 +3,7 @@
 Several workers score together: each detects on its share of the images, the first one measures.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,8 @@ def score(
 ) -> dict[str, float] | None:
     """COCO's box metrics and those of oLRP of `model` on `dataset`, a `TrialDataset` in test mode.
 
-    All are in [0, 1]; AP is better when higher, oLRP and its parts when lower.
+    They are those of the data set's images and classes; what else its file has does not count. All
+    are in [0, 1]; AP is better when higher, oLRP and its parts when lower.
 
     Images that cannot be read are left out. A metric that is not defined is left out too: without
     ground truth (no small boxes, say) any, without a detection that is worth keeping the parts
@@ -57,9 +58,19 @@ def score(
     rows = np.concatenate([rows for _, rows in found]) if found else _NO_ROWS
     if keep is not None:
         save_detections(keep, rows, images)
-    truth = read_json(Path(dataset.ann_file))
+    truth = of_categories(read_json(Path(dataset.ann_file)), dataset.cat_ids)
     errors = optimal_lrp(truth, rows, images).metrics()
     return {**average_precision(truth, rows, images), **errors}
+
+
+def of_categories(truth: dict[str, Any], ids: Collection[int]) -> dict[str, Any]:
+    """COCO instances without the categories that are not in `ids`, and their objects."""
+    kept = set(ids)
+    return {
+        **truth,
+        "categories": [each for each in truth["categories"] if each["id"] in kept],
+        "annotations": [each for each in truth["annotations"] if each["category_id"] in kept],
+    }
 
 
 def share_of_batches(images: int, batch_size: int, rank: int, size: int) -> list[list[int]]:

@@ -1,17 +1,20 @@
 """What a trial watches while mmengine trains it."""
 
+import contextlib
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
+from torch import nn
 
 from loss import Criterion, GatheredCriterion
-from trainers.trial import Diverged
+from trainers.early_stop import EarlyStop
+from trainers.trial import Diverged, Stopped
 
 
 class EpochLines(Hook):
@@ -64,13 +67,73 @@ class ScoreEpochs(Hook):
         epoch = runner.epoch + 1
         if epoch % self._every or epoch == runner.max_epochs:
             return
-        # The data loader draws a number, which must not change what is trained.
-        with torch.random.fork_rng(devices=[]):
+        with undisturbed(runner.model):
             metrics = self._measure()
         if metrics is None:
             return
         log_metrics(runner, "val", metrics)
         self._say(f"epoch {epoch}/{runner.max_epochs}  val AP {metrics.get('AP', math.nan):.4f}")
+
+
+class ScorePartWay(Hook):
+    """Scores the detector once, on a few images part of the way, and ends a trial that is hopeless.
+
+    All workers call `measure` together, are told the same score and end together.
+
+    Args:
+        measure: takes the runner; the score in every worker, or None where it is not defined.
+
+    Attributes:
+        score: what was measured; None before that.
+    """
+
+    # After the collapse rule, which ends the trials that are its own.
+    priority = "LOWEST"
+
+    def __init__(self, rule: EarlyStop, measure: Callable[[Any], float | None]) -> None:
+        self._rule = rule
+        self._measure = measure
+        self.score: float | None = None
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        trained = runner.iter + 1
+        if trained != self._rule.iteration(runner.max_iters):
+            return
+        if not _is_finite(runner.model):
+            # It finds nothing any more, and the collapse rule is about to end it.
+            self.score = 0.0
+            return
+        with undisturbed(runner.model):
+            self.score = self._measure(runner)
+        below, score = self._rule.below, self.score
+        if below is not None and score is not None and score < below:
+            raise Stopped(
+                f"stopped after {trained} of {runner.max_iters} iterations: {score:.4f} on "
+                f"{self._rule.images} images of val is below {below:.4f}",
+                self._rule.reward,
+            )
+
+
+def _is_finite(model: nn.Module) -> bool:
+    return all(bool(torch.isfinite(weights).all()) for weights in model.parameters())
+
+
+@contextlib.contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Lets a model be scored in the middle of its training, which then goes on as without.
+
+    What scoring changes is the mode of the modules, which decides on batch norms' statistics, and
+    a number that each data loader draws.
+    """
+    training = [(module, module.training) for module in model.modules()]
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        for module, was in training:
+            module.training = was
 
 
 def log_metrics(runner: Any, split: str, metrics: Mapping[str, float]) -> None:

@@ -53,7 +53,9 @@ class DetectorRunner(Runner):
 
 
 def build_runner(spec: TrialSpec, folder: Path, hooks: list[Any], **settings: Any) -> Runner:
-    """A runner that trains `spec` on this worker; `settings` go to `Runner` on top.
+    """A runner that trains `spec`, a `reduced` one, on this worker.
+
+    `settings` go to `Runner` on top.
 
     Raises:
         BadConfig: mmengine cannot build it, or the schedule does not fit the detector.
@@ -97,11 +99,17 @@ def build_runner(spec: TrialSpec, folder: Path, hooks: list[Any], **settings: An
     )
 
 
-def build_dataset(spec: TrialSpec, split: str, folder: Path) -> Any:
-    """The `TrialDataset` of one split, as the detector of `spec` needs it."""
+def build_dataset(spec: TrialSpec, split: str, folder: Path, most: int | None = None) -> Any:
+    """The `TrialDataset` of one split, as the detector of `spec` needs it.
+
+    Args:
+        spec: a `reduced` one.
+        most: use at most so many of its images.
+    """
     masks = has_mask_head(spec.detector.model)
     settings = dataset_settings(spec.data, split, spec.schedule, masks)
-    return DATASETS.build({**settings, "skipped": str(skipped_file(folder))})
+    settings["part"] = 1.0 if spec.fidelity is None else spec.fidelity.part(split)
+    return DATASETS.build({**settings, "most": most, "skipped": str(skipped_file(folder))})
 
 
 def detector_of(runner: Runner) -> Any:

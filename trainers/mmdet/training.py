@@ -3,28 +3,36 @@
 import contextlib
 import importlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from mmdet.utils import register_all_modules
 from mmengine.dist import get_world_size
+from mmengine.hooks import Hook
 
 from paploss.errors import BadConfig
 from trainers.coco_eval import DETECTIONS
 from trainers.distributed import ALONE, Worker, joined, told_by_all
+from trainers.early_stop import EarlyStop
 from trainers.mmdet.config import check_paramwise
 from trainers.mmdet.dataset import read_skipped
 from trainers.mmdet.evaluation import score
-from trainers.mmdet.hooks import CollapseHook, EpochLines, ScoreEpochs, log_metrics
+from trainers.mmdet.hooks import (
+    CollapseHook,
+    EpochLines,
+    ScoreEpochs,
+    ScorePartWay,
+    log_metrics,
+)
 from trainers.mmdet.models import build_model
 from trainers.mmdet.probe import ThetaNotApplied, prove_theta, prove_theta_together
 from trainers.mmdet.runner import SKIPPED, build_dataset, build_runner, detector_of
 from trainers.mmdet.weights import check_weights
-from trainers.reward import reward_of
-from trainers.trial import Diverged, TrialResult, TrialSpec
+from trainers.reward import reward_of, weights_of
+from trainers.trial import Diverged, Stopped, TrialResult, TrialSpec
 
 
 def preload() -> None:
@@ -40,12 +48,27 @@ def preload() -> None:
 
 
 def train_and_score(
-    spec: TrialSpec, folder: Path, progress: Callable[[], None], worker: Worker = ALONE
+    spec: TrialSpec,
+    folder: Path,
+    progress: Callable[[], None],
+    worker: Worker = ALONE,
+    watch: Sequence[Hook] = (),
 ) -> TrialResult:
-    """`trainers.trial.run_trial` without its net for exceptions."""
+    """`trainers.trial.run_trial` without its net for exceptions.
+
+    Args:
+        watch: more that looks on while the detector trains.
+    """
     torch.set_num_threads(spec.threads)
     timing: dict[str, float] = {}
-    hook = CollapseHook(progress)
+    with _timed(timing, "setup"):
+        spec = spec.reduced()
+    hook, early = CollapseHook(progress), None
+    if spec.early_stop is not None:
+        measure = partial(score_early, spec, spec.early_stop, folder, progress, timing)
+        early = ScorePartWay(spec.early_stop, measure)
+    status: Literal["ok", "diverged", "stopped"] = "ok"
+    reward: float | None = None
     skipped = folder / worker.own(SKIPPED)
     skipped.unlink(missing_ok=True)  # of an earlier attempt
     fingerprint, error = None, None
@@ -53,7 +76,8 @@ def train_and_score(
     try:
         with joined(worker, spec.device):
             with _timed(timing, "setup"):
-                runner = build_runner(spec, folder, [hook])
+                hooks = [hook, *watch] if early is None else [hook, early, *watch]
+                runner = build_runner(spec, folder, hooks)
                 progress()
                 fingerprint = prove_theta_together(detector_of(runner), spec)
             with _timed(timing, "train"):
@@ -65,12 +89,18 @@ def train_and_score(
                     metrics = _measure(runner, spec, split, folder, progress, keep)
                     if metrics is not None:
                         scores[split] = metrics
+            reward = _reward(scores, "val", spec)
     except Diverged as end:
-        error = str(end)
+        status, reward, error = "diverged", 0.0, str(end)
+    except Stopped as end:
+        status, reward, error = "stopped", end.reward, str(end)
+    if "early" in timing:
+        timing["train"] -= timing["early"]
     return TrialResult(
-        status="diverged" if error else "ok",
-        reward=0.0 if error else _reward(scores, "val", spec),
+        status=status,
+        reward=reward,
         test_reward=_reward(scores, "test", spec),
+        early=None if early is None else early.score,
         **scores,
         fingerprint=fingerprint,
         iterations=hook.iterations,
@@ -85,6 +115,26 @@ def _reward(scores: dict[str, dict[str, float]], split: str, spec: TrialSpec) ->
     return reward_of(scores[split], spec.reward) if split in scores else None
 
 
+def score_early(
+    spec: TrialSpec,
+    rule: EarlyStop,
+    folder: Path,
+    progress: Callable[[], None],
+    timing: dict[str, float],
+    runner: Any,
+) -> float | None:
+    """The reward on the first images of val, told to all workers; None if it is not defined there.
+
+    A few images may lack what the reward is about, large objects say, which all of val has.
+    """
+    with _timed(timing, "early"):
+        metrics = _measure(runner, spec, "val", folder, progress, most=rule.images) or {}
+        known = all(name in metrics for name in weights_of(spec.reward))
+        told = told_by_all(reward_of(metrics, spec.reward) if known else None)
+    score: float | None = told[0]
+    return score
+
+
 def _measure(
     runner: Any,
     spec: TrialSpec,
@@ -92,10 +142,11 @@ def _measure(
     folder: Path,
     progress: Callable[[], None] | None = None,
     keep: Path | None = None,
+    most: int | None = None,
 ) -> dict[str, float] | None:
     """`score` with the worker's share of a batch, which is what its device can take."""
     size = get_world_size()
-    dataset = build_dataset(spec, split, folder)
+    dataset = build_dataset(spec, split, folder, most)
     batch = spec.schedule.on(size).batch_size // size
     return score(detector_of(runner), dataset, batch, spec.schedule.workers, progress, keep)
 
@@ -124,6 +175,7 @@ def train_in_full(
             does not train on its criterion.
         Diverged: the loss has collapsed.
     """
+    spec = spec.reduced()
     skipped = folder / worker.own(SKIPPED)
     if worker.first:
         check_weights(spec.detector)
@@ -184,4 +236,4 @@ def _timed(timing: dict[str, float], part: str) -> Iterator[None]:
     try:
         yield
     finally:
-        timing[part] = time.perf_counter() - begin
+        timing[part] = timing.get(part, 0.0) + time.perf_counter() - begin

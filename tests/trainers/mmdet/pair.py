@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from trainers.mmdet.evaluation import score
 from trainers.mmdet.probe import prove_theta_together
 from trainers.mmdet.runner import build_runner, detector_of
-from trainers.mmdet.training import build_dataset
+from trainers.mmdet.training import build_dataset, train_and_score
 from trainers.trial import TrialSpec
 
 
@@ -44,6 +44,11 @@ def scored(spec: TrialSpec, folder: Path, batch_size: int, keep: Path) -> dict[s
     with torch.no_grad():
         detector.bbox_head.retina_cls.bias.fill_(0)  # it would find next to nothing
     return score(detector, build_dataset(spec, "val", folder), batch_size, keep=keep)
+
+
+def trial_of(spec: TrialSpec, folder: Path) -> dict[str, Any]:
+    """A trial that both train, as each of them tells of it."""
+    return train_and_score(spec, folder, lambda: None).model_dump()
 
 
 def fingerprints_of(spec: TrialSpec, folder: Path) -> str:

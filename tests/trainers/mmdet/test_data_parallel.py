@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.gloo_workers import GlooWorkers
-from tests.trainers.mmdet.pair import equal_to, fingerprints_of, scored, step
+from tests.trainers.mmdet.pair import equal_to, fingerprints_of, scored, step, trial_of
 from tests.trainers.mmdet.shrink import shrunk
 from trainers.coco_eval import load_detections
 from trainers.read import load_detector
@@ -116,6 +116,20 @@ def test_scores_do_not_depend_on_how_many_score(
     assert len(images) == 8
     assert len(rows) > 100
     np.testing.assert_array_equal(rows, expected)
+
+
+def test_workers_stop_together(pair: GlooWorkers, make: MakeSpec, tmp_path: Path) -> None:
+    """Only the first has the score. At a fidelity: 8 of 16 images in batches of 2 + 2."""
+    spec = make(
+        fidelity={"images": 0.5, "val_images": 0.5},
+        early_stop={"at": 0.5, "images": 3, "below": 1.0, "reward": 0.25},
+    )
+    one, other = pair.call(trial_of, [(spec, tmp_path / "both")] * 2)
+    for found in (one, other):
+        assert (found["status"], found["reward"], found["iterations"]) == ("stopped", 0.25, 1)
+        assert found["early"] is not None
+        assert found["error"] == one["error"]
+    assert one["early"] == other["early"]
 
 
 def test_workers_that_would_train_on_different_things(

@@ -15,6 +15,7 @@ from search import history
 from trainers import lrp
 from trainers.coco_eval import METRICS, REFERENCE, average_precision, load_detections
 from trainers.datasets.coco import DataConfig
+from trainers.fidelity import Fidelity
 from trainers.mmdet.evaluation import score
 from trainers.mmdet.models import build_model
 from trainers.mmdet.training import build_dataset
@@ -32,12 +33,18 @@ class Oracle(torch.nn.Module):
 
     def val_step(self, data: Any) -> list[Any]:
         for sample in data["data_samples"]:
-            mine = [a for a in self.coco["annotations"] if a["image_id"] == sample.img_id]
+            mine = [
+                each for each in self.coco["annotations"]
+                if each["image_id"] == sample.img_id
+                and self.names[each["category_id"]] in self.classes
+            ]  # fmt: skip
             boxes = torch.tensor([a["bbox"] for a in mine], dtype=torch.float32).view(-1, 4)
             boxes[:, 2:] += boxes[:, :2]
             labels = [self.classes.index(self.names[a["category_id"]]) for a in mine]
             sample.pred_instances = InstanceData(
-                bboxes=boxes, labels=torch.tensor(labels), scores=torch.ones(len(mine))
+                bboxes=boxes,
+                labels=torch.tensor(labels, dtype=torch.long),
+                scores=torch.ones(len(mine)),
             )
         return list(data["data_samples"])
 
@@ -51,6 +58,23 @@ def test_a_perfect_detector_scores_one(
     assert scores["AP"] == pytest.approx(1.0)
     # Boxes come in float32.
     assert [scores[name] for name in lrp.METRICS] == pytest.approx([0, 0, 0, 0], abs=1e-5)
+
+
+@pytest.mark.usefixtures("mmdet_modules")
+def test_what_is_left_out_is_not_missed(
+    make_spec: Callable[..., TrialSpec], shapes: DataConfig, tmp_path: Path
+) -> None:
+    """Of a cheaper trial: neither classes nor images that it has not."""
+    fidelity = Fidelity(classes=1, val_images=0.5)
+    spec = make_spec(fidelity=fidelity).reduced()
+    (kept,) = spec.data.classes
+    for most, images in ((None, 4), (2, 2)):
+        dataset = build_dataset(spec, "val", tmp_path, most)
+        scores = score(Oracle(spec.data, "val"), dataset, 3, keep=tmp_path / "kept.npz")
+        assert (scores["AP"], scores["oLRP"]) == pytest.approx((1, 0), abs=1e-5)
+        rows, scored = load_detections(tmp_path / "kept.npz")
+        assert len(scored) == images
+        assert set(rows[:, 6]) == {shapes.classes.index(kept) + 1}
 
 
 @pytest.mark.usefixtures("mmdet_modules")

@@ -11,8 +11,9 @@ from mmengine.runner import get_priority
 from torch import nn
 
 from loss import FocalGIoU, GatheredCriterion
-from trainers.mmdet.hooks import CollapseHook, EndEpochs, ScoreEpochs
-from trainers.trial import Diverged
+from trainers.early_stop import EarlyStop
+from trainers.mmdet.hooks import CollapseHook, EndEpochs, ScoreEpochs, ScorePartWay
+from trainers.trial import Diverged, Stopped
 
 
 def train(hook: CollapseHook, losses: list[Any]) -> None:
@@ -103,13 +104,13 @@ def test_scores_in_between_change_nothing_that_is_drawn() -> None:
         torch.rand(3)
         return {"AP": 0.25, "oLRP": 0.5}
 
-    hook = ScoreEpochs(2, measure, said.append)
+    hook, model = ScoreEpochs(2, measure, said.append), nn.Linear(1, 1)
     torch.manual_seed(0)
     expected = torch.rand(2)
     torch.manual_seed(0)
     for epoch in range(6):
         runner = SimpleNamespace(
-            epoch=epoch, max_epochs=6, iter=10 * (epoch + 1), visualizer=visualizer
+            epoch=epoch, max_epochs=6, iter=10 * (epoch + 1), visualizer=visualizer, model=model
         )
         hook.after_train_epoch(runner)
     assert said == ["epoch 2/6  val AP 0.2500", "epoch 4/6  val AP 0.2500"]
@@ -121,9 +122,58 @@ def test_workers_that_have_no_scores_say_nothing() -> None:
     """Only the first has them: what a runner shows them with is not even asked for."""
     said: list[str] = []
     ScoreEpochs(1, lambda: None, said.append).after_train_epoch(
-        SimpleNamespace(epoch=0, max_epochs=2)
+        SimpleNamespace(epoch=0, max_epochs=2, model=nn.Linear(1, 1))
     )
     assert said == []
+
+
+def look(below: float | None, score: float | None, model: nn.Module) -> ScorePartWay:
+    """Four iterations of a training that is looked at after two of them."""
+    seen: list[int] = []
+
+    def measure(runner: Any) -> float | None:
+        seen.append(runner.iter)
+        model.eval()
+        torch.rand(3)
+        return score
+
+    hook = ScorePartWay(EarlyStop(at=0.5, images=20, below=below, reward=0.01), measure)
+    for iteration in range(4):
+        hook.after_train_iter(SimpleNamespace(iter=iteration, max_iters=4, model=model), iteration)
+    assert seen == [1]
+    return hook
+
+
+def test_a_low_score_part_of_the_way_ends_a_training() -> None:
+    model = nn.Linear(1, 1)
+    with pytest.raises(
+        Stopped, match=r"after 2 of 4 iterations: 0\.0200 on 20 .* below 0\.0300"
+    ) as end:
+        look(0.03, 0.02, model)
+    assert end.value.reward == 0.01
+    for below, score in ((0.03, 0.03), (0.03, None), (None, 0.0)):
+        assert look(below, score, model).score == score
+
+
+def test_a_look_leaves_modes_and_chance_as_they_were() -> None:
+    """Also of a module that is not in training while the others are, as a frozen stage."""
+    model = nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1)).train()
+    model[1].eval()
+    torch.manual_seed(0)
+    expected = torch.rand(2)
+    torch.manual_seed(0)
+    look(None, 0.5, model)
+    assert torch.equal(torch.rand(2), expected)
+    assert [module.training for module in model.modules()] == [True, True, False]
+
+
+def test_weights_that_are_no_numbers_are_left_to_the_collapse_rule() -> None:
+    model = nn.Linear(1, 1)
+    model.weight.data.fill_(math.nan)
+    hook = ScorePartWay(EarlyStop(at=0.5, images=20, below=0.03), lambda runner: 1 / 0)
+    hook.after_train_iter(SimpleNamespace(iter=1, max_iters=4, model=model), 1)
+    assert hook.score == 0
+    assert get_priority(ScorePartWay.priority) > get_priority(CollapseHook.priority)
 
 
 def test_they_come_after_the_checkpoint() -> None:

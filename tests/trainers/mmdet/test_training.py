@@ -1,5 +1,7 @@
 """Whole trials, real ones, on a tiny detector."""
 
+import copy
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -14,9 +16,12 @@ from loss.by_head import family_of
 from paploss.errors import BadConfig
 from trainers.coco_eval import DETECTIONS, REFERENCE, average_precision, load_detections
 from trainers.datasets.coco import DataConfig
+from trainers.early_stop import EarlyStop
+from trainers.fidelity import Fidelity, some_of
+from trainers.mmdet import training
 from trainers.mmdet.heads.anchor import CriterionRetinaHead
 from trainers.mmdet.runner import build_runner
-from trainers.mmdet.training import check_task, train_in_full
+from trainers.mmdet.training import check_task, score_early, train_and_score, train_in_full
 from trainers.schedule import ParamwiseConfig
 from trainers.trial import TrialResult, TrialSpec, run_trial
 
@@ -70,6 +75,87 @@ def test_a_trial_repeats_itself_to_the_last_digit(
 
     assert other.fingerprint == first.fingerprint
     assert other.val != first.val
+
+
+class Last(Hook):
+    """Keeps what was trained, and on which images."""
+
+    def __init__(self) -> None:
+        self.state: dict[str, torch.Tensor] = {}
+        self.images: set[int] = set()
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        self.images |= {sample.img_id for sample in data_batch["data_samples"]}
+
+    def after_train(self, runner: Any) -> None:
+        self.state = copy.deepcopy(dict(runner.model.state_dict()))
+
+
+def test_a_look_part_of_the_way_changes_nothing_but_may_end_a_trial(
+    make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    """In the middle of the first of two passes: batch norms, flips and the order go on."""
+    lasts: list[Last] = []
+
+    def run(**look: Any) -> TrialResult:
+        early_stop = {"at": 0.25, "images": 3, **look} if look else None
+        spec = make_spec(schedule={"epochs": 2}, early_stop=early_stop)
+        lasts.append(Last())
+        return train_and_score(spec, tmp_path, lambda: None, watch=[lasts[-1]])
+
+    plain, looked = run(), run(below=0.0, reward=0.5)
+    assert plain.early is None
+    assert looked.early is not None
+    assert set(looked.timing) == {*plain.timing, "early"}
+    assert without_times(looked) == without_times(plain.model_copy(update={"early": looked.early}))
+    assert equal(lasts[0].state, lasts[1].state)
+
+    stopped = run(below=1.0, reward=0.5)
+    assert (stopped.status, stopped.reward, stopped.val) == ("stopped", 0.5, None)
+    assert (stopped.early, stopped.iterations) == (looked.early, 2)
+    assert stopped.fingerprint == plain.fingerprint
+    assert stopped.error == (
+        f"stopped after 2 of 8 iterations: {looked.early:.4f} on 3 images of val is below 1.0000"
+    )
+
+
+def test_a_few_images_may_lack_what_the_reward_is_about(
+    make_spec: MakeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Small objects, say: then nothing is known, which ends no trial."""
+    monkeypatch.setattr(training, "_measure", lambda *args, **kwargs: {"AP": 0.25})
+    rule, scores = EarlyStop(at=0.5, images=3, below=0.5), []
+    for reward in ("AP", {"AP": 1.0, "APs": 1.0}):
+        scores.append(score_early(make_spec(reward=reward), rule, tmp_path, print, {}, None))
+    assert scores == [0.25, None]
+
+
+def test_a_cheaper_trial(make_spec: MakeSpec, shapes: DataConfig, tmp_path: Path) -> None:
+    """On half of the images with squares, circles or triangles, smaller ones, in half the passes;
+    proven and scored like any other."""
+    fidelity = Fidelity(images=0.5, image_size=0.5, classes=1, epochs=0.5, val_images=0.5)
+    spec = make_spec(fidelity=fidelity, schedule={"epochs": 2, "batch_size": 2})
+    (kept,) = spec.reduced().data.classes
+    coco = json.loads(shapes.train.annotations.read_text())
+    label = shapes.classes.index(kept) + 1
+    having = [
+        image["id"] for image in coco["images"]
+        if any(a["image_id"] == image["id"] and a["category_id"] == label
+               for a in coco["annotations"])
+    ]  # fmt: skip
+    last = Last()
+    result = train_and_score(spec, tmp_path, lambda: None, watch=[last])
+    assert (result.status, result.error) == ("ok", None)
+    assert last.images == {having[k] for k in some_of(len(having), 0.5)}
+    assert result.iterations == -(-len(last.images) // 2)
+    assert result.fingerprint is not None
+    runner = build_runner(spec.reduced(), tmp_path, [])
+    assert runner.model.bbox_head.num_classes == 1
+    sample = runner.train_dataloader.dataset[0]
+    assert sample["inputs"].shape[1:] == (32, 32)
+    assert set(sample["data_samples"].gt_instances.labels.tolist()) == {0}
 
 
 def test_a_reward_of_several_metrics(make_spec: MakeSpec, tmp_path: Path) -> None:
@@ -206,9 +292,12 @@ def test_a_schedule_for_another_detector_is_found_before_any_trial(
 
 
 def test_a_short_trial_may_diverge_too(make_spec: MakeSpec, tmp_path: Path) -> None:
+    """Which a look part of the way leaves to the rule."""
     schedule = {"learning_rate": 1e30, "warmup_iterations": 0}
-    result = run_trial(make_spec(schedule=schedule), tmp_path / "trial")
+    look = EarlyStop(at=0.75, images=3, below=0.5, reward=0.1)
+    result = run_trial(make_spec(schedule=schedule, early_stop=look), tmp_path / "trial")
     assert result.status == "diverged"
+    assert result.early == 0.0
     assert result.reward == 0.0
     assert result.iterations == 4
     assert result.error == "the loss was nan on the last of 4 iterations"
