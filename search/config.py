@@ -5,9 +5,9 @@ The sections on what a trial trains (detector, data, criterion, schedule) belong
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from paploss.strict import StrictModel
 from search.mirror_uri import MirrorURI
@@ -16,13 +16,18 @@ from search.mirror_uri import MirrorURI
 class AlgorithmConfig(StrictModel):
     """A search algorithm and its budget. The defaults are the paper's."""
 
-    type: Literal["ppo2", "random"] = "ppo2"
+    type: Literal["ppo2", "random", "cem", "cma-es", "turbo", "tpe", "evolution", "guided"] = "ppo2"
     rounds: int = Field(40, ge=1, description="T: policy updates")
     samples: int = Field(8, ge=2, description="M: thetas drawn in a round, trained side by side")
-    sigma: float = Field(0.2, gt=0, le=1, description="spread of the first round, falls linearly")
+    sigma: float | None = Field(
+        None, gt=0, le=1, description="spread of the first round; None: the algorithm's own"
+    )
     clip: float = Field(0.1, gt=0, lt=1, description="PPO2's clipping range")
     learning_rate: float = Field(0.01, gt=0, description="peak of PPO2's Adam steps")
     steps: int = Field(100, ge=2, description="Adam steps in an update; the first has rate 0")
+    attempts: int = Field(
+        16, ge=1, description="draws of a sample that the preflight may reject; the last is tried"
+    )
     overlap: int = Field(
         0, ge=0, description="samples of a round that idle slots may begin before the last is over"
     )
@@ -37,11 +42,42 @@ class AlgorithmConfig(StrictModel):
         return self
 
 
+def _by_name(value: Any) -> Any:
+    return {"type": value} if isinstance(value, str) else value
+
+
+class PreflightConfig(StrictModel):
+    """What a sample has to pass before a trial is spent on it."""
+
+    enabled: bool = Field(True, description="try losses out on made-up images for a moment first")
+
+
+class RungsConfig(StrictModel):
+    """Successive halving in a round: all samples at `fidelity`, the best of them in full."""
+
+    factor: int = Field(2, ge=2, description="one of so many samples is trained in full")
+
+
+class EarlyStopConfig(StrictModel):
+    """A score part of the way, by which a trial may end early once that has proven right."""
+
+    at: float = Field(0.5, gt=0, lt=1, description="of a trial's iterations")
+    images: int = Field(40, ge=1, description="of the validation split")
+
+
 class FinalConfig(StrictModel):
-    """The final race: the policy's mean and the best trials, again, with fresh seeds."""
+    """The final race: the policy's mean and the best trials, again, with fresh seeds.
+
+    It takes `candidates` x `repeats` trials at most. Who cannot win any more leaves it, and the
+    others get the trials that this saves.
+    """
 
     candidates: int = Field(4, ge=1, description="the policy mean and the best candidates - 1")
     repeats: int = Field(3, ge=1, description="seeds for each, and for baseline and start")
+    first: int = Field(2, ge=1, description="seeds for each before anyone may leave the race")
+    drop: float = Field(
+        0.1, ge=0, lt=0.5, description="who is less likely to be the best leaves; 0: nobody"
+    )
 
 
 class ResourcesConfig(StrictModel):
@@ -116,7 +152,11 @@ class SearchConfig(StrictModel):
     name: str = Field(min_length=1, max_length=80, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: int = Field(0, ge=0, lt=2**32)
     storage: Path = Path("experiments")
-    algorithm: AlgorithmConfig = AlgorithmConfig()
+    algorithm: Annotated[AlgorithmConfig, BeforeValidator(_by_name)] = AlgorithmConfig()
+    paired_seeds: bool = Field(False, description="all samples of a round train with one seed")
+    preflight: PreflightConfig = PreflightConfig()
+    rungs: RungsConfig | None = None
+    early_stop: EarlyStopConfig | None = None
     final: FinalConfig = FinalConfig()
     resources: ResourcesConfig = ResourcesConfig()
     trackers: tuple[Literal["wandb", "mlflow"], ...] = Field(
@@ -125,3 +165,19 @@ class SearchConfig(StrictModel):
     mirror: MirrorURI | None = Field(
         None, description="s3://, gs:// or file:// folder; small files are copied to NAME in it"
     )
+
+    @property
+    def full_samples(self) -> int:
+        """Samples of a round that are trained in full."""
+        samples = self.algorithm.samples
+        return samples // self.rungs.factor if self.rungs else samples
+
+    @model_validator(mode="after")
+    def _rungs_divide_a_round(self) -> "SearchConfig":
+        samples = self.algorithm.samples
+        if self.rungs and samples % self.rungs.factor:
+            raise ValueError(
+                f"rungs.factor is {self.rungs.factor} for rounds of {samples} samples; expected "
+                "samples that it divides, so that each round trains as many in full"
+            )
+        return self

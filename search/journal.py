@@ -13,17 +13,17 @@ from typing import Any, NamedTuple
 from paploss.files import write_json
 from search.space import Array
 
-PHASES = ("baseline", "start", "search", "final")
+PHASES = ("baseline", "start", "rung", "search", "final")
 
 
 class TrialKey(NamedTuple):
     """What a trial is for; two runs with one key are the same sample.
 
     Attributes:
-        phase: "baseline", "start", "search" or "final".
-        round: the round of a search; the candidate of a final; else 0.
+        phase: "baseline", "start", "rung", "search" or "final".
+        round: the round of a search or its rung; the candidate of a final; else 0.
         slot: the place in the round; else 0.
-        repeat: counts the seeds in the other phases; 0 in a search.
+        repeat: counts the seeds in the other phases; 0 in a search and its rungs.
     """
 
     phase: str
@@ -40,7 +40,7 @@ class TrialKey(NamedTuple):
 
 
 class Journal:
-    """The records in `experiment`/journal and policies in `experiment`/policy.
+    """The records in `experiment`/journal; policies and samples of the rounds beside them.
 
     Attributes:
         damaged: a line for each file that `records` has left out the last time.
@@ -50,8 +50,7 @@ class Journal:
         self.experiment = experiment
         self.damaged: list[str] = []
         self._records = experiment / "journal"
-        self._policies = experiment / "policy"
-        self._unwritten: dict[int, dict[str, Any]] = {}
+        self._unwritten: dict[Path, dict[str, Any]] = {}
 
     def write(self, record: dict[str, Any]) -> None:
         """Keep one finished trial; a second record of the same key replaces the first.
@@ -60,7 +59,7 @@ class Journal:
             OSError: it could not be written, and is not there.
         """
         write_json(self._records / f"{TrialKey.of(record)}.json", record)
-        self._write_policies()
+        self._write_rest()
 
     def records(self) -> Iterator[dict[str, Any]]:
         """All usable records, by name of their files.
@@ -93,16 +92,37 @@ class Journal:
 
         It follows from the records, so what cannot be written now is written with the next one.
         """
-        self._unwritten[round] = {"round": round, "mean": mean.tolist(), "std": std.tolist()}
-        self._write_policies()
+        path = self.experiment / "policy" / f"round-{round:03d}.json"
+        self._write_later(path, {"round": round, "mean": mean.tolist(), "std": std.tolist()})
 
-    def _write_policies(self) -> None:
+    def write_samples(self, name: str, samples: dict[str, Any]) -> None:
+        """Keep what was drawn for a round, or chosen for the race: it may have taken long.
+
+        That too follows from the records, and is drawn again where it is missing.
+        """
+        self._write_later(self.experiment / "samples" / f"{name}.json", samples)
+
+    def samples(self, name: str) -> dict[str, Any]:
+        """What `write_samples` has kept; empty where there is nothing to read."""
+        path = self.experiment / "samples" / f"{name}.json"
+        if path in self._unwritten:
+            return self._unwritten[path]
+        try:
+            kept = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return kept if isinstance(kept, dict) else {}
+
+    def _write_later(self, path: Path, values: dict[str, Any]) -> None:
+        self._unwritten[path] = values
+        self._write_rest()
+
+    def _write_rest(self) -> None:
         with contextlib.suppress(OSError):
-            for round, policy in sorted(self._unwritten.items()):
-                path = self._policies / f"round-{round:03d}.json"
-                if not _holds(path, policy):  # most are there when a journal is replayed
-                    write_json(path, policy)
-                del self._unwritten[round]
+            for path, values in list(self._unwritten.items()):
+                if not _holds(path, values):  # most are there when a journal is replayed
+                    write_json(path, values)
+                del self._unwritten[path]
 
 
 def _holds(path: Path, value: Any) -> bool:

@@ -10,27 +10,34 @@ journal at any time, and goes on where the records end.
 """
 
 import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from search import rungs
 from search.algorithm import SearchAlgorithm
 from search.algorithms import build_algorithm
 from search.config import SearchConfig
+from search.early_stop import Rule, early_stop, is_exempt, rule_of
 from search.journal import Journal, TrialKey
+from search.race import most_trials, next_wave, scores_of
+from search.screen import Screen
 from search.seeds import trial_seed
 from search.space import Array, SearchSpace
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """A trial to run: theta is None for the baseline."""
+    """A trial to run: theta is None for the baseline, early_stop where it is always run whole."""
 
     key: TrialKey
     theta: tuple[float, ...] | None
     seed: int
     label: str
+    early_stop: Mapping[str, Any] | None = None
 
 
 class Plan:
@@ -41,20 +48,32 @@ class Plan:
         config: the search.
         journal: where records are read from now, and kept from now on.
         baseline: what the baseline is called in tables.
+        screen: what samples have to pass before they are tried; one that was asked by nobody yet.
 
     Attributes:
         problem: why the search cannot go on, or None.
+        notes: lines to show to the user, from the oldest; whoever shows them takes them out.
     """
 
     def __init__(
-        self, space: SearchSpace, config: SearchConfig, journal: Journal, baseline: str
+        self,
+        space: SearchSpace,
+        config: SearchConfig,
+        journal: Journal,
+        baseline: str,
+        screen: Screen | None = None,
     ) -> None:
         self.config = config
         self.space = space
         self.journal = journal
         self.baseline = baseline
         self.problem: str | None = None
-        self.algorithm: SearchAlgorithm = build_algorithm(space, config.algorithm, config.seed)
+        self.notes: list[str] = []
+        self.algorithm: SearchAlgorithm = build_algorithm(
+            space, config.algorithm, config.seed, screen
+        )
+        self._candidates: list[tuple[list[float], str]] = []
+        self._rule: Rule | None = None
         self._records: dict[TrialKey, dict[str, Any]] = {}
         self._assigned: dict[TrialKey, Assignment] = {}
         self._kept: dict[TrialKey, dict[str, Any]] = {}
@@ -83,8 +102,10 @@ class Plan:
 
     @property
     def total_trials(self) -> int:
+        """At most so many; a race may end early."""
         algorithm, final = self.config.algorithm, self.config.final
-        return algorithm.rounds * algorithm.samples + (2 + final.candidates) * final.repeats
+        round = self.config.full_samples + (algorithm.samples if self.config.rungs else 0)
+        return algorithm.rounds * round + 2 * final.repeats + most_trials(final.candidates, final)
 
     def assignment(self, key: TrialKey) -> Assignment | None:
         return self._assigned.get(key)
@@ -148,7 +169,7 @@ class Plan:
             key
             for key, record in self._records.items()
             if record["status"] == "failed"
-            and (key.phase != "search" or key.round == self.algorithm.round)
+            and (key.phase not in ("rung", "search") or key.round == self.algorithm.round)
         ]
         self.journal.forget(failed)
         for key in failed:
@@ -158,73 +179,206 @@ class Plan:
     def _apply(self, record: dict[str, Any]) -> None:
         key = TrialKey.of(record)
         self._records[key] = record
-        if key.phase == "search" and all(key in self._records for key in self._round_keys()):
+        if key.phase == "final":
+            self._go_on_with_race()
+        else:
+            self._go_on_with_rounds()
+
+    # --- rounds ---------------------------------------------------------------------------------
+
+    def _go_on_with_rounds(self) -> None:
+        """End the round if all is known that it needs, and begin what follows."""
+        if self.algorithm.finished:
+            return
+        if self.algorithm.learns_from_start and not self._all_known(self._keys("start")):
+            return
+        if self.config.rungs and not self._promoted():
+            return
+        if self._all_known(self._round_keys()):
             self._end_round()
-        elif key.phase == "final":
-            self._check_race()
 
-    def _check_race(self) -> None:
-        """A final race of which nothing is known has no winner, and is not the end."""
-        race = [self._records.get(key) for key in self._assigned if key.phase == "final"]
-        ended = [record for record in race if record is not None]
-        if len(ended) == len(race) and all(record["status"] == "failed" for record in ended):
-            errors = sorted({str(record["error"]) for record in ended})
-            self.problem = f"every trial of the final race failed. Errors: {' | '.join(errors)}"
+    def _keys(self, phase: str) -> list[TrialKey]:
+        return [key for key in self._assigned if key.phase == phase]
 
-    def _round_keys(self) -> list[TrialKey]:
+    def _all_known(self, keys: Sequence[TrialKey]) -> bool:
+        return all(key in self._records for key in keys)
+
+    def _round_keys(self, phase: str = "search") -> list[TrialKey]:
+        """Of the current round, by slot."""
         round = self.algorithm.round
-        return [TrialKey("search", round, s, 0) for s in range(self.config.algorithm.samples)]
+        slots = range(self.config.algorithm.samples)
+        keys = (TrialKey(phase, round, slot, 0) for slot in slots)
+        return [key for key in keys if key in self._assigned]
+
+    def _promoted(self) -> bool:
+        """Whether the round's rung is over; the best of it are assigned in full then."""
+        rung = self._round_keys("rung")
+        if not self._all_known(rung):
+            return False
+        if self._too_many_failed(rung):
+            return False
+        cheap = [self._reward(key) for key in rung]
+        for slot in rungs.promoted(cheap, self.config.full_samples):
+            theta = self._assigned[rung[slot]].theta
+            self._assign_sample(TrialKey("search", rung[slot].round, slot, 0), theta)
+        return True
+
+    def _reward(self, key: TrialKey) -> float:
+        """NaN for a trial that failed."""
+        record = self._records[key]
+        return math.nan if record["status"] == "failed" else float(record["reward"])
+
+    def _too_many_failed(self, keys: Sequence[TrialKey]) -> bool:
+        """Whether fewer than half are left to learn from; that is a problem then."""
+        failed = [self._records[k] for k in keys if self._records[k]["status"] == "failed"]
+        if 2 * len(failed) <= len(keys):
+            return False
+        errors = sorted({str(record["error"]) for record in failed})
+        self.problem = (
+            f"{len(failed)} of {len(keys)} samples of round {self.algorithm.round} failed, and "
+            f"a policy cannot learn from fewer than half. Errors: {' | '.join(errors)}"
+        )
+        return True
 
     def _end_round(self) -> None:
-        records = [self._records[key] for key in self._round_keys()]
-        rewards = [math.nan if r["status"] == "failed" else r["reward"] for r in records]
-        failed = sum(map(math.isnan, rewards))
-        if 2 * failed > len(rewards):
-            errors = sorted({str(r["error"]) for r in records if r["status"] == "failed"})
-            self.problem = (
-                f"{failed} of {len(rewards)} samples of round {self.algorithm.round} failed, and "
-                f"a policy cannot learn from fewer than half. Errors: {' | '.join(errors)}"
-            )
+        keys = self._round_keys()
+        if self._too_many_failed(keys):
             return
+        if self.algorithm.learns_from_start and self.algorithm.round == 0:
+            self.algorithm.tell_start([self._reward(key) for key in self._keys("start")])
+        if self.config.rungs:
+            rewards = self._rewards_with_rungs()
+        else:
+            rewards = [self._reward(key) for key in keys]
         self.algorithm.tell(rewards)
         self._assign_round()
+
+    def _rewards_with_rungs(self) -> list[float]:
+        """What the samples of the round count for: rewards in full, or what the rung says."""
+        line = rungs.fit(rungs.pairs_of(self.records, self.algorithm.round + 1))
+        cheap = [self._reward(key) for key in self._round_keys("rung")]
+        full = {key.slot: self._reward(key) for key in self._round_keys()}
+        counted: list[float] = rungs.rewards_of_round(cheap, full, line).tolist()
+        return counted
 
     def _assign_round(self) -> None:
         round = self.algorithm.round
         self.journal.write_policy(round, *self.algorithm.policy())
         if self.algorithm.finished:
-            self._assign_finals()
+            self._begin_race()
             return
+        self._draw()
+        self._rule = self._rule_of_early_stop()
         self._assign_samples(round, self.algorithm.ask())
         # Last of all that is open: only a slot that would idle takes one of them.
         self._assign_samples(round + 1, self.algorithm.ask_ahead())
 
-    def _assign_samples(self, round: int, thetas: Array) -> None:
-        for slot, theta in enumerate(thetas):
-            key = TrialKey("search", round, slot, 0)
-            if key not in self._assigned:  # as those are that were drawn ahead
-                self._assign(key, theta.tolist(), f"round {round} slot {slot}")
+    def _rule_of_early_stop(self) -> Rule | None:
+        """What ends trials of this round early, as far as the rounds before have proven it."""
+        if self.config.early_stop is None:
+            return None
+        lag = 1 if self.config.algorithm.overlap else 0
+        return rule_of(self.algorithm.round, self.records, self.config.seed, lag)
 
-    def _assign_finals(self) -> None:
-        """The best guess, then the best samples; repeats outermost, so that none waits."""
-        samples = [r for r in self._records.values() if r["phase"] == "search"]
-        ranked = sorted(
-            (r for r in samples if r["status"] == "ok"),
-            key=lambda r: (-r["reward"], r["round"], r["slot"]),
-        )
+    def _draw(self) -> None:
+        """The round's samples, from storage if they are there."""
+        name = f"round-{self.algorithm.round:03d}"
+        if not self.algorithm.recall(self.journal.samples(name)):
+            self.journal.write_samples(name, self.algorithm.samples())
+            self.notes.extend(screened_line(self.algorithm))
+
+    def _assign_samples(self, round: int, thetas: Array) -> None:
+        phase = "rung" if self.config.rungs else "search"
+        for slot, theta in enumerate(thetas):
+            key = TrialKey(phase, round, slot, 0)
+            if key not in self._assigned:  # as those are that were drawn ahead
+                self._assign_sample(key, theta.tolist())
+
+    def _assign_sample(self, key: TrialKey, theta: Any) -> None:
+        if key in self._assigned:
+            return
+        stop = None
+        if self.config.early_stop and key.phase == "search":
+            exempt = is_exempt(self.config.seed, key.round, key.slot)
+            stop = early_stop(self.config.early_stop, self._rule, exempt)
+        self._assign(key, theta, f"round {key.round} slot {key.slot}", stop)
+
+    # --- the race -------------------------------------------------------------------------------
+
+    def _begin_race(self) -> None:
+        kept = self.journal.samples("final")
+        if kept.get("evidence") == self.algorithm.evidence:
+            self._candidates = [(theta, label) for theta, label in kept["candidates"]]
+        else:
+            self._candidates = self._choose_candidates()
+            evidence = self.algorithm.evidence
+            self.journal.write_samples(
+                "final", {"evidence": evidence, "candidates": self._candidates}
+            )
+        self._assign_wave()
+
+    def _choose_candidates(self) -> list[tuple[list[float], str]]:
+        """The best guess, then the best samples, by the algorithm's model if it has one."""
         guess = self.algorithm.best_guess().tolist()
         name = "policy mean" if self.config.algorithm.type == "ppo2" else "best guess"
+        samples = [r for r in self._records.values() if r["phase"] == "search"]
+        done = [r for r in samples if r["status"] == "ok"]
+        values = [r["reward"] for r in done]
+        if done:
+            predicted = self.algorithm.predict(np.array([r["theta"] for r in done]))
+            values = values if predicted is None else predicted.tolist()
+        order = sorted(
+            range(len(done)), key=lambda i: (-values[i], done[i]["round"], done[i]["slot"])
+        )
         candidates = [(guess, name)]
-        for record in ranked:
+        for record in (done[i] for i in order):
             if len(candidates) >= self.config.final.candidates:
                 break
             if not any(np.array_equal(record["theta"], theta) for theta, _ in candidates):
                 candidates.append((record["theta"], record["label"]))
-        for repeat in range(self.config.final.repeats):
-            for index, (theta, label) in enumerate(candidates):
-                self._assign(TrialKey("final", index, 0, repeat), theta, label)
+        return candidates
 
-    def _assign(self, key: TrialKey, theta: Any, label: str) -> None:
-        seed = trial_seed(self.config.seed, *key)
+    def _assign_wave(self) -> None:
+        """What the race needs next, repeats outermost, so that no candidate waits for another."""
+        results, others = scores_of(self._records.values())
+        wave = next_wave(results, len(self._candidates), self.config.final, others)
+        for candidate, repeat in sorted(wave, key=lambda pair: pair[::-1]):
+            key = TrialKey("final", candidate, 0, repeat)
+            if key not in self._assigned:
+                self._assign(key, *self._candidates[candidate])
+
+    def _go_on_with_race(self) -> None:
+        race = self._keys("final")
+        if not self._all_known(race):
+            return
+        self._assign_wave()
+        if len(self._keys("final")) > len(race):
+            return
+        # A race of which nothing is known has no winner, and is not the end.
+        if all(self._records[key]["status"] == "failed" for key in race):
+            errors = sorted({str(self._records[key]["error"]) for key in race})
+            self.problem = f"every trial of the final race failed. Errors: {' | '.join(errors)}"
+
+    def _assign(
+        self, key: TrialKey, theta: Any, label: str, stop: Mapping[str, Any] | None = None
+    ) -> None:
+        slot = 0 if self.config.paired_seeds and key.phase == "search" else key.slot
+        seed = trial_seed(self.config.seed, key.phase, key.round, slot, key.repeat)
         point = None if theta is None else tuple(theta)
-        self._assigned[key] = Assignment(key, point, seed, label)
+        self._assigned[key] = Assignment(key, point, seed, label, stop)
+
+
+def screened_line(algorithm: SearchAlgorithm) -> list[str]:
+    """A line about the samples of the round that were rejected, if any were."""
+    rejected = algorithm.rejections
+    if not rejected:
+        return []
+    stages = Counter(one.stage for one in rejected)
+    counts = ", ".join(f"{stage} {count}" for stage, count in stages.most_common())
+    waived = sum(one.waived for one in rejected)
+    drawn = algorithm.config.samples + len(rejected) - waived
+    also = f"; {waived} are tried all the same, as the last of many attempts" if waived else ""
+    return [
+        f"round {algorithm.round}: {len(rejected)} of {drawn} samples rejected before a trial "
+        f"({counts}){also}"
+    ]

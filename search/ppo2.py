@@ -5,7 +5,7 @@ Sources: Tao et al., "Searching Parameterized AP Loss for Object Detection" (Neu
 that of Schulman et al., "Proximal Policy Optimization Algorithms" (2017, arXiv 1707.06347).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ from scipy import special  # type: ignore[import-untyped, unused-ignore]
 from search.algorithm import SearchAlgorithm
 from search.config import AlgorithmConfig
 from search.importance import importance
+from search.screen import Screen
+from search.seeds import Draw
 from search.space import Array, SearchSpace
 from search.truncated_normal import TruncatedNormal
 
@@ -157,22 +159,29 @@ def clipped_loss(
     return -float(np.minimum(free, clamped).mean()), -slope * mean * (1 - mean)
 
 
-def sigma_of_round(sigma: float, round: int, rounds: int) -> float:
-    """The spread of `round` (0 to `rounds`): linear from `sigma` towards 0, which it never is.
+def share_of_round(round: int, rounds: int) -> float:
+    """What is left of the first spread in `round` (0 to `rounds`): linear towards 0, never there.
 
-    The policy after the last round keeps the last round's spread, sigma / rounds.
+    The policy after the last round keeps the last round's spread, 1 / rounds of the first.
     """
-    return sigma * (rounds - min(round, rounds - 1)) / rounds
+    return (rounds - min(round, rounds - 1)) / rounds
 
 
 class PPO2(SearchAlgorithm):
     """A truncated normal policy: its mean learns by `ppo2_update`, its spread shrinks by plan.
 
     The first mean is the space's start; the best guess is the mean.
+
+    With a screen, samples are of the policy given that they pass, p(theta) / Z, where Z is the
+    share that passes. The update needs no Z: at the old policy the gradient of log Z is the same
+    for all samples, and the advantages add up to 0, so it drops out; farther away, Z scales all
+    ratios alike. So the mean goes where those that pass are better: only those are tried.
     """
 
-    def __init__(self, space: SearchSpace, config: AlgorithmConfig, seed: int) -> None:
-        super().__init__(space, config, seed)
+    def __init__(
+        self, space: SearchSpace, config: AlgorithmConfig, seed: int, screen: Screen | None = None
+    ) -> None:
+        super().__init__(space, config, seed, screen)
         self._mean = np.array(space.start)
         self._mean_before = self._mean
 
@@ -184,7 +193,8 @@ class PPO2(SearchAlgorithm):
         """The policy's mean, [D]."""
         return self._mean.copy()
 
-    def _propose(self, uniforms: Array) -> Array:
+    def _propose(self, draws: Sequence[Draw]) -> Array:
+        uniforms = np.array([draw.uniforms(self.space.dimension) for draw in draws])
         return TruncatedNormal(self._mean, self._std(self.round)).sample(uniforms)
 
     def _learn(self, thetas: Array, rewards: Array) -> None:
@@ -204,7 +214,7 @@ class PPO2(SearchAlgorithm):
 
     def _weights(self, thetas: Array) -> Array | None:
         """1 for the samples of the current policy; None where all are."""
-        early = len(self._ahead)
+        early = len(self._ahead.thetas)
         if not early:
             return None
         before = self._mean_before, self._std(self.round - 1)
@@ -220,8 +230,7 @@ class PPO2(SearchAlgorithm):
         self._mean_before = self.space.check(learned["mean_before"])
 
     def _std(self, round: int) -> Array:
-        sigma = sigma_of_round(self.config.sigma, round, self.config.rounds)
-        return np.full(self.space.dimension, sigma)
+        return self.spread * share_of_round(round, self.config.rounds)
 
 
 def _check_round(mean: Array, thetas: Array, rewards: Array) -> None:

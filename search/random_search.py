@@ -1,11 +1,14 @@
 """Random search: uniform samples of the unit cube, the yardstick for everything that learns."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from search.algorithm import SearchAlgorithm
 from search.config import AlgorithmConfig
+from search.screen import Screen
+from search.seeds import Draw
 from search.space import Array, SearchSpace
 
 
@@ -15,8 +18,10 @@ class RandomSearch(SearchAlgorithm):
     Bergstra and Bengio, "Random Search for Hyper-Parameter Optimization", JMLR 2012.
     """
 
-    def __init__(self, space: SearchSpace, config: AlgorithmConfig, seed: int) -> None:
-        super().__init__(space, config, seed)
+    def __init__(
+        self, space: SearchSpace, config: AlgorithmConfig, seed: int, screen: Screen | None = None
+    ) -> None:
+        super().__init__(space, config, seed, screen)
         self._best = np.array(space.start)
         self._best_reward = -1.0  # below every reward
 
@@ -29,8 +34,8 @@ class RandomSearch(SearchAlgorithm):
         """The sample with the highest reward so far, [D]; the start while there is none."""
         return self._best.copy()
 
-    def _propose(self, uniforms: Array) -> Array:
-        return uniforms
+    def _propose(self, draws: Sequence[Draw]) -> Array:
+        return np.array([draw.uniforms(self.space.dimension) for draw in draws])
 
     def _learn(self, thetas: Array, rewards: Array) -> None:
         for theta, reward in zip(thetas, rewards, strict=True):

@@ -17,6 +17,7 @@ from paploss.files import is_of_storage, storage_reason
 from search.config import SearchConfig
 from search.journal import Journal, TrialKey
 from search.plan import Assignment, Plan
+from search.screen import Screen
 from search.space import SearchSpace
 from search.storage import StorageTrouble
 
@@ -31,6 +32,11 @@ class Listener(Protocol):
     def finished(self, record: Mapping[str, Any]) -> None: ...
     def round_done(self, round: int) -> None: ...
     def note(self, text: str) -> None: ...
+
+
+def no_screen() -> Screen | None:
+    """Every sample is tried. (A function with a name, so that it can be pickled.)"""
+    return None
 
 
 class PlanSearcher(Searcher):
@@ -48,6 +54,7 @@ class PlanSearcher(Searcher):
         slots: the most trials alive at a time.
         listener: told of what happens; not part of the searcher's state.
         interrupted: whether the user has asked for the end, so that nothing is waited for.
+        screen: makes what samples have to pass.
 
     Attributes:
         problem: why the search has stopped issuing trials, or None.
@@ -63,17 +70,19 @@ class PlanSearcher(Searcher):
         slots: int,
         listener: Listener | None = None,
         interrupted: Callable[[], bool] = lambda: False,
+        screen: Callable[[], Screen | None] = no_screen,
     ) -> None:
         # No metric: with one set, a trial that ends without reporting it would end all.
         super().__init__()
         self._settings = (experiment, space, config, baseline, slots)
         self._listener = listener
         self._interrupted = interrupted
+        self._screen = screen
         self._build()
 
     def _build(self) -> None:
         experiment, space, config, baseline, self._slots = self._settings
-        self.plan = Plan(space, config, Journal(experiment), baseline)
+        self.plan = Plan(space, config, Journal(experiment), baseline, self._screen())
         self.problem = self.plan.problem
         self._live: dict[str, TrialKey] = {}
         self._failures: Counter[TrialKey] = Counter()
@@ -96,6 +105,7 @@ class PlanSearcher(Searcher):
     def suggest(self, trial_id: str) -> Any:
         """The config of a trial; None to wait; FINISHED after the last reward, or a problem."""
         self.keep()
+        self._tell_notes()
         if self.problem or self.plan.finished:
             return Searcher.FINISHED
         if self._received or self._storage.waits:
@@ -172,24 +182,26 @@ class PlanSearcher(Searcher):
         self._build()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"settings": self._settings}
+        return {"settings": self._settings, "screen": self._screen}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__init__()
         self._settings = state["settings"]
         self._listener = None
         self._interrupted = lambda: False
+        self._screen = state["screen"]
         self._build()
 
     # --- inside ---------------------------------------------------------------------------------
 
     def _config(self, assignment: Assignment) -> dict[str, Any]:
-        theta = assignment.theta
+        theta, stop = assignment.theta, assignment.early_stop
         return {
             "experiment": str(self._settings[0]),
             **assignment.key._asdict(),
             "seed": assignment.seed,
             "theta": {} if theta is None else self.plan.space.as_dict(theta),
+            **({} if stop is None else {"early_stop": dict(stop)}),
         }
 
     def _record(self, trial_id: str, key: TrialKey, outcome: dict[str, Any]) -> None:
@@ -209,6 +221,7 @@ class PlanSearcher(Searcher):
             self._tell("finished", taken)
         for round in range(before, self.plan.algorithm.round):
             self._tell("round_done", round)
+        self._tell_notes()
         if self.plan.problem:
             self._stop(self.plan.problem)
 
@@ -238,6 +251,10 @@ class PlanSearcher(Searcher):
         if self.problem is None:
             self.problem = problem
             self._note(problem)
+
+    def _tell_notes(self) -> None:
+        while self.plan.notes:
+            self._note(self.plan.notes.pop(0))
 
     def _note(self, text: str) -> None:
         self._tell("note", text)

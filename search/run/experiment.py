@@ -1,17 +1,24 @@
 """An experiment: a folder with a configuration, and what is still to run of it."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
 from loss import criterion_title
-from loss.by_head import family_of
+from loss.by_head import family_of, features_of
 from paploss.errors import BadExperiment
 from paploss.files import read_yaml, write_json, write_yaml
 from search.config import SearchConfig
 from search.journal import Journal
+from search.old_config import as_it_was
 from search.plan import Plan
+from search.run.hint import SimulatedReward, Simulations
 from search.run.load import split_config
-from search.space import SearchSpace
+from search.run.screen import build_screen
+from search.space import Array, SearchSpace
 from trainers.config import TaskConfig
 
 
@@ -35,8 +42,9 @@ def create_experiment(config: SearchConfig, task: TaskConfig) -> Path:
             f"cannot write to {experiment}: {error.strerror}. Choose another place with "
             "`--set storage=...`, or make room there."
         ) from error
-    names = family_of(task.criterion).names
-    write_json(experiment / "space.json", {"names": names, "start": task.start})
+    space = {"names": family_of(task.criterion).names, "start": task.start}
+    spread = {} if task.spread is None else {"spread": task.spread}
+    write_json(experiment / "space.json", space | spread)
     return experiment
 
 
@@ -52,14 +60,37 @@ def open_experiment(experiment: Path) -> tuple[SearchConfig, TaskConfig]:
             f"{experiment} is no experiment: it has no config.yaml. Experiments are the folders "
             "that `paploss search` makes, experiments/<name> unless told otherwise."
         )
-    return split_config(read_yaml(path), str(path))
+    return split_config(as_it_was(read_yaml(path)), str(path))
 
 
-def plan_of(experiment: Path, config: SearchConfig, task: TaskConfig) -> Plan:
-    """What is still to run of an experiment, from its journal."""
-    names = family_of(task.criterion).names
-    space = SearchSpace(names, task.start, task.start_label)
-    return Plan(space, config, Journal(experiment), criterion_title(task.baseline))
+def plan_of(
+    experiment: Path,
+    config: SearchConfig,
+    task: TaskConfig,
+    say: Callable[[str], None] = lambda line: None,
+) -> Plan:
+    """What is still to run of an experiment, from its journal.
+
+    Args:
+        say: told in a line of what takes long.
+    """
+    simulations = Simulations(experiment / "samples", say)
+    space = space_of(task, simulations)
+    screen = build_screen(config, task, simulations)
+    return Plan(space, config, Journal(experiment), criterion_title(task.baseline), screen)
+
+
+def space_of(task: TaskConfig, simulations: Simulations) -> SearchSpace:
+    """What a search chooses from, with what its algorithm may know of it beside theta."""
+    family = family_of(task.criterion)
+
+    def features(thetas: Array) -> Array:
+        found: Array = features_of(family, torch.from_numpy(np.ascontiguousarray(thetas))).numpy()
+        return found
+
+    hint = SimulatedReward(family, task.criterion, simulations)
+    start = (family.names, task.start, task.start_label, task.spread)
+    return SearchSpace(*start, features=features, hint=hint)
 
 
 def _dump(config: SearchConfig, task: TaskConfig) -> dict[str, Any]:

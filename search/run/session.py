@@ -5,8 +5,11 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from rich.console import Console
 
 from paploss.errors import BadExperiment, SearchStopped
 from paploss.files import is_of_storage, storage_reason
@@ -19,7 +22,9 @@ from search.run.follower import Follower
 from search.run.head import watch_head
 from search.run.only_process import only_process
 from search.run.results import add_wall_time, write_results
+from search.run.screen import build_screen
 from search.run.tune import run_tune
+from search.screen import Screen
 from trainers.config import TaskConfig
 from trainers.trainable import TrialTrainable
 
@@ -72,7 +77,8 @@ def _run_to_end(
         # Tune does not listen to Ctrl-C before its start and at its end.
         with contextlib.suppress(KeyboardInterrupt):
             end = _EndAtOnce(experiment, config, task, follower)
-            problem = _run_session(experiment, config, plan, follower, trainable, end)
+            screen = partial(build_screen, config, task)
+            problem = _run_session(experiment, config, plan, follower, trainable, screen, end)
         ending = _write_up(experiment, config, task, problem)
         if ending is not None:
             stopped = isinstance(ending, SearchStopped)
@@ -82,7 +88,8 @@ def _run_to_end(
 
 def _plan_to_run(experiment: Path, config: SearchConfig, task: TaskConfig) -> Plan:
     """What is to run in this session; failures that stopped the last one are tried again."""
-    plan = plan_of(experiment, config, task)
+    console = Console(stderr=True)
+    plan = plan_of(experiment, config, task, partial(console.print, style="dim", soft_wrap=True))
     try:
         plan.retry_failed_round()
     except OSError as error:
@@ -98,6 +105,7 @@ def _run_session(
     plan: Plan,
     follower: Follower,
     trainable: Any,
+    screen: Callable[[], Screen | None],
     end: Callable[[str], None],
 ) -> str | None:
     """Run trials as far as this session gets; the searcher's problem, if it has one.
@@ -108,13 +116,12 @@ def _run_session(
     begun = time.monotonic()
     with Cluster.connect(config.resources, config.algorithm.samples) as cluster:
         follower.begin(plan.records, cluster.slots)
-        for damaged in plan.journal.damaged:
-            follower.note(damaged)
+        for line in (*plan.journal.damaged, *plan.notes):
+            follower.note(line)
         try:
             with watch_head(follower.note, end):
-                return run_tune(
-                    experiment, plan.space, config, plan.baseline, cluster, follower, trainable
-                )
+                searched = (experiment, plan.space, config, plan.baseline)
+                return run_tune(*searched, cluster, follower, trainable, screen)
         finally:
             follower.stop()
             with contextlib.suppress(OSError):

@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from ray import tune
 
 from paploss.errors import SearchStopped
 from search.config import SearchConfig
+from search.race import most_trials
 from search.run.actors import KeepActors
 from search.run.cluster import Cluster
 from search.run.machines import MachineWatch
@@ -17,8 +19,9 @@ from search.run.nodes import check_nodes
 from search.run.placement import placement
 from search.run.progress_callback import ProgressCallback
 from search.run.trackers import tracker_callbacks
+from search.screen import Screen
 from search.space import SearchSpace
-from search.tune_searcher import Listener, PlanSearcher
+from search.tune_searcher import Listener, PlanSearcher, no_screen
 from trainers.trainable import TrialTrainable
 
 
@@ -30,6 +33,7 @@ def run_tune(
     cluster: Cluster,
     listener: Listener,
     trainable: Any = TrialTrainable,
+    screen: Callable[[], Screen | None] = no_screen,
 ) -> str | None:
     """Run trials until the plan is done, the user interrupts, or the searcher has a problem.
 
@@ -43,6 +47,7 @@ def run_tune(
 
     Args:
         trainable: the actor that runs a trial.
+        screen: makes what samples have to pass.
 
     Returns:
         Why the plan is not done: None if it is, or if the user has interrupted it.
@@ -68,6 +73,7 @@ def run_tune(
         slots=at_once,
         listener=everyone,
         interrupted=interrupted,
+        screen=screen,
     )
     plan = searcher.plan
     metrics.begin(plan.records, plan.total_trials)
@@ -132,7 +138,7 @@ def most_at_once(config: SearchConfig) -> int:
     if config.resources.autoscaling:
         return algorithm.samples
     first = 2 * final.repeats + algorithm.samples + algorithm.overlap
-    return max(first, final.candidates * final.repeats)
+    return max(first, most_trials(final.candidates, final))
 
 
 class _Listeners:

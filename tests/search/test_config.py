@@ -11,7 +11,7 @@ def test_the_defaults_are_the_papers():
     config = SearchConfig(name="x")
     algorithm = config.algorithm
     assert (algorithm.type, algorithm.rounds, algorithm.samples) == ("ppo2", 40, 8)
-    assert (algorithm.sigma, algorithm.clip) == (0.2, 0.1)
+    assert (algorithm.sigma, algorithm.clip) == (None, 0.1)  # PPO2's own spread: .2
     assert (algorithm.learning_rate, algorithm.steps) == (0.01, 100)
 
 

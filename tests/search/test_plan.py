@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from search.algorithms import build_algorithm
 from search.config import SearchConfig
-from search.journal import Journal, TrialKey
+from search.journal import PHASES, Journal, TrialKey
 from search.plan import Plan
 from search.seeds import trial_seed
 from search.space import SearchSpace
@@ -541,3 +541,195 @@ def test_the_start_is_called_what_the_space_calls_it(tmp_path):
     plan = Plan(space, CONFIG, Journal(tmp_path), "Focal + GIoU")
     labels = {a.key.phase: a.label for a in plan.open if a.key.phase != "search"}
     assert labels == {"baseline": "Focal + GIoU", "start": "start: of somebody"}
+
+
+# --- screens, samples on storage, rungs, early stops, the race in waves --------------------------
+
+
+class Below:
+    """A screen that lets pass what has a small first coordinate, and counts."""
+
+    def __init__(self, most=0.2):
+        self.most, self.asked, self.told = most, 0, []
+
+    def __call__(self, theta):
+        self.asked += 1
+        return None if theta[0] <= self.most else f"first: {theta[0]:.3f} is above {self.most}"
+
+    def accepted(self, theta):
+        self.told.append(theta.tolist())
+
+
+def screened(folder, screen, **settings):
+    config = SearchConfig(name="x", **{"algorithm": {"rounds": 2, "samples": 4}, **settings})
+    return Plan(SPACE, config, Journal(folder), "Focal + GIoU", screen)
+
+
+def earned(assignment, reward, **fields):
+    """A record of `assignment`, of a trial that ended well."""
+    theta = None if assignment.theta is None else list(assignment.theta)
+    record = {**assignment.key._asdict(), "label": assignment.label, "theta": theta}
+    return {**record, "seed": assignment.seed, "status": "ok", "reward": reward, **fields}
+
+
+def go_through(plan, reward=lambda theta: float(np.mean(theta)), phases=PHASES, **fields):
+    """Run what is open, of `phases`, until nothing is; the assignments in their order."""
+    done = []
+    while ready := [a for a in plan.open if a.key.phase in phases]:
+        for assignment in ready:
+            value = 0.1 if assignment.theta is None else reward(assignment.theta)
+            plan.record(earned(assignment, value, **fields))
+            done.append(assignment)
+    return done
+
+
+def test_rejected_samples_are_drawn_again_and_kept_on_storage(tmp_path):
+    screen = Below()
+    plan = screened(tmp_path, screen)
+    thetas = [a.theta for a in plan.open if a.key.phase == "search"]
+    assert all(theta[0] <= 0.2 for theta in thetas)
+    assert screen.told == [list(theta) for theta in thetas]
+    kept = json.loads((tmp_path / "samples" / "round-000.json").read_text())
+    assert kept["thetas"] == [list(theta) for theta in thetas]
+    assert kept["rejected"]
+    for rejection in kept["rejected"]:
+        assert rejection["theta"][0] > 0.2 and rejection["stage"] == "first"
+    drawn = 4 + len(kept["rejected"])
+    (note,) = plan.notes
+    assert note == (
+        f"round 0: {drawn - 4} of {drawn} samples rejected before a trial (first {drawn - 4})"
+    )
+
+
+def test_a_sample_that_no_screen_wants_is_tried_in_the_end(tmp_path):
+    plan = screened(tmp_path, Below(-1), algorithm={"rounds": 1, "samples": 2, "attempts": 3})
+    rejected = json.loads((tmp_path / "samples" / "round-000.json").read_text())["rejected"]
+    assert [(r["slot"], r["attempt"], r["waived"]) for r in rejected] == [
+        *[(0, 0, False), (0, 1, False), (0, 2, True)],
+        *[(1, 0, False), (1, 1, False), (1, 2, True)],
+    ]
+    assert len([a for a in plan.open if a.key.phase == "search"]) == 2
+    assert plan.notes[0].endswith("2 are tried all the same, as the last of many attempts")
+
+
+def test_what_is_on_storage_is_not_drawn_or_screened_again(tmp_path):
+    first = screened(tmp_path, Below())
+    go_through(first, phases=("baseline", "start"))
+    screen = Below()
+    again = screened(tmp_path, screen)
+    assert [a.theta for a in again.open] == [a.theta for a in first.open]
+    assert screen.asked == 0 and len(screen.told) == 4
+    assert again.notes == []
+
+
+def test_samples_of_other_rewards_are_drawn_anew(tmp_path):
+    plan = screened(tmp_path, None)
+    go_through(plan)
+    record = next(iter(plan.journal.records()))
+    key = TrialKey("search", 0, 2, 0)
+    record = json.loads((tmp_path / "journal" / f"{key}.json").read_text())
+    plan.journal.write({**record, "reward": 0.9})
+    again = screened(tmp_path, None)
+    before = [a.theta for a in go_through(plan)]
+    assert [a.key.round for a in again.open if a.key.phase == "search"] == [1] * 4
+    assert before == []
+
+
+def test_samples_that_cannot_be_read_are_drawn_again(tmp_path):
+    first = screened(tmp_path, Below())
+    (tmp_path / "samples" / "round-000.json").write_text('{"round": 0, "thet')
+    again = screened(tmp_path, Below())
+    assert [a.theta for a in again.open] == [a.theta for a in first.open]
+
+
+RUNGS = {"algorithm": {"rounds": 2, "samples": 6}, "rungs": {"factor": 3}}
+
+
+def test_the_best_of_a_rung_are_trained_in_full(tmp_path):
+    plan = screened(tmp_path, None, **RUNGS)
+    values = {0: 0.1, 1: 0.5, 2: 0.3, 3: 0.2, 4: 0.6, 5: 0.4}
+    for assignment in [a for a in plan.open if a.key.phase == "rung"]:
+        plan.record(earned(assignment, values[assignment.key.slot]))
+    assert [a.key for a in plan.open if a.key.phase == "search"] == [
+        TrialKey("search", 0, 1, 0), TrialKey("search", 0, 4, 0)
+    ]  # fmt: skip
+    assert plan.algorithm.round == 0
+    go_through(plan, phases=("search",))
+    assert plan.algorithm.round == 1
+    rung = [a for a in plan.open if a.key.phase == "rung"]
+    assert [a.key.slot for a in rung] == list(range(6)) and {a.key.round for a in rung} == {1}
+
+
+def test_rung_and_full_trial_of_a_sample_have_seeds_of_their_own(tmp_path):
+    plan = screened(tmp_path, None, **RUNGS)
+    done = go_through(plan, phases=("rung", "search"))
+    seeds = {a.key: a.seed for a in done}
+    assert len(set(seeds.values())) == len(seeds) == 2 * (6 + 2)
+    assert max(seeds.values()) < 2**30
+
+
+def test_a_search_with_rungs_is_the_same_after_a_resume(tmp_path):
+    plan = screened(tmp_path, None, **RUNGS)
+    go_through(plan)
+    assert plan.finished
+    again = screened(tmp_path, None, **RUNGS)
+    assert again.finished
+    assert again.algorithm.state_dict() == plan.algorithm.state_dict()
+
+
+def test_more_than_half_of_a_rung_stop_the_search(tmp_path):
+    plan = screened(tmp_path, None, **RUNGS)
+    for assignment in [a for a in plan.open if a.key.phase == "rung"]:
+        bad = assignment.key.slot < 4
+        record = earned(assignment, 0.1)
+        plan.record({**record, "status": "failed", "reward": None, "error": "E"} if bad else record)
+    assert plan.problem and plan.problem.startswith("4 of 6 samples of round 0 failed")
+    plan.retry_failed_round()
+    assert len([a for a in plan.open if a.key.phase == "rung"]) == 4
+
+
+def test_paired_samples_of_a_round_share_a_seed(tmp_path):
+    plan = screened(tmp_path, None, paired_seeds=True)
+    done = [a for a in go_through(plan) if a.key.phase == "search"]
+    by_round = {r: {a.seed for a in done if a.key.round == r} for r in (0, 1)}
+    assert len(by_round[0]) == len(by_round[1]) == 1
+    assert by_round[0] != by_round[1]
+
+
+def test_trials_are_told_of_early_stops_once_they_have_proof(tmp_path):
+    settings = {"algorithm": {"rounds": 9, "samples": 8}, "early_stop": {"at": 0.4, "images": 7}}
+    plan = screened(tmp_path, None, **settings)
+    assert all(a.early_stop is None for a in plan.open if a.key.phase != "search")
+    first = next(a for a in plan.open if a.key.phase == "search").early_stop
+    assert (first["at"], first["images"], first["below"]) == (0.4, 7, None)
+    rules = []
+    while not plan.algorithm.finished:
+        for assignment in plan.open:
+            value = 0.1 if assignment.theta is None else float(np.mean(assignment.theta))
+            # A score on the way that is half of the reward: it tells all.
+            plan.record(earned(assignment, value, early=value / 2))
+            if assignment.key.phase == "search":
+                rules.append((assignment.key.round, assignment.early_stop["below"]))
+    without = {round for round, below in rules if below is not None}
+    assert without and min(without) == 6  # 48 trials are the first to be 44 or more
+
+
+def test_a_race_goes_on_in_waves_and_drops_who_cannot_win(tmp_path):
+    settings = {"final": {"candidates": 3, "repeats": 4}}
+    plan = screened(tmp_path, None, **settings)
+    go_through(plan, phases=("baseline", "start", "search"))
+    first = [a.key for a in plan.open]
+    assert [(key.round, key.repeat) for key in first] == [
+        (candidate, repeat) for repeat in range(2) for candidate in range(3)
+    ]
+    luck = iter(np.random.default_rng(0).normal(0, 0.002, 100))
+    levels = {0: 0.1, 1: 0.3, 2: 0.12}
+    repeats = []
+    while plan.open:
+        for assignment in plan.open:
+            level = levels[assignment.key.round] + next(luck)
+            plan.record(earned(assignment, level, test_reward=level))
+            repeats.append(assignment.key.round)
+    assert plan.finished
+    assert repeats.count(0) == repeats.count(2) == 2 and repeats.count(1) == 4
+    assert screened(tmp_path, None, **settings).finished

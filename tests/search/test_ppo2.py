@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from search.config import AlgorithmConfig
 from search.importance import importance
-from search.ppo2 import PPO2, clipped_loss, ppo2_path, ppo2_update, sigma_of_round
+from search.ppo2 import PPO2, clipped_loss, ppo2_path, ppo2_update, share_of_round
 from search.space import SearchSpace
 from search.truncated_normal import TruncatedNormal
 
@@ -276,10 +276,10 @@ def test_bad_input_is_refused(change, message):
 def test_the_spread_falls_by_the_released_rule(sigma, rounds):
     expected = sigma
     for s in range(rounds):
-        assert sigma_of_round(sigma, s, rounds) == pytest.approx(expected, rel=1e-12)
+        assert sigma * share_of_round(s, rounds) == pytest.approx(expected, rel=1e-12)
         fallen = expected * (rounds - s - 1) / (rounds - s)
         expected = fallen if fallen > 0 else expected
-    assert sigma_of_round(sigma, rounds, rounds) == pytest.approx(expected, rel=1e-12)
+    assert sigma * share_of_round(rounds, rounds) == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_search_learns_from_its_rounds_spreads():
@@ -326,3 +326,31 @@ def test_it_finds_a_target(seed):
     while not search.finished:
         search.tell(1 - abs(search.ask() - target).mean(axis=1))
     assert 1 - abs(search.best_guess() - target).mean() > 0.85
+
+
+def test_rejected_samples_leave_the_update_correct():
+    """The first gradient of samples that passed a screen is that of what passes, in the mean.
+
+    In one dimension, where integrals are sums: rewards r(x), accepted where x < .6.
+    """
+    mean, scale, log_odds = 0.55, 0.2, float(np.log(0.55 / 0.45))
+    grid = (np.arange(40_000) + 0.5) / 40_000
+    accepted, reward = grid < 0.6, 0.2 + 0.3 * np.sin(5 * grid)
+
+    def mean_of_accepted(location):
+        density = np.exp(TruncatedNormal(np.array(location), np.array(scale)).log_prob(grid))
+        return (density * accepted * reward).sum() / (density * accepted).sum()
+
+    nudge = 1e-5
+    slope = (mean_of_accepted(mean + nudge) - mean_of_accepted(mean - nudge)) / (2 * nudge)
+
+    generator = np.random.default_rng(0)
+    policy = TruncatedNormal(np.array([mean]), np.array(scale))
+    thetas = policy.sample(generator.random((400_000, 1)))
+    thetas = thetas[thetas[:, 0] < 0.6]
+    rewards = 0.2 + 0.3 * np.sin(5 * thetas[:, 0])
+    _, gradient = clipped_loss(
+        np.array([log_odds]), scale, thetas, policy.log_prob(thetas), rewards - rewards.mean(), 0.1
+    )
+    # The loss is the negative of the reward, and its variable the log-odds of the mean.
+    assert -gradient[0] == pytest.approx(slope * mean * (1 - mean), rel=0.02)

@@ -1,12 +1,12 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
 from search.history import load_history
-from search.standings import difference, standings, verdict, winner
+from search.standings import confidence, difference, race_of, standings, verdict, winner
 
 APS = st.lists(st.floats(0, 1), min_size=2, max_size=6)
 
@@ -50,12 +50,68 @@ def test_one_repeat_has_no_spread_and_none_no_mean(record):
     assert (none.n, none.mean_test, none.mean_val) == (0, None, None)
 
 
-def test_ranks_on_test_not_on_val(record):
+def test_the_winner_is_chosen_on_val_and_reported_on_test(record):
     first = [record("final", 0, repeat=k, ap=0.2) for k in range(2)]
     second = [record("final", 1, repeat=k, ap=0.1) for k in range(2)]
     for one in second:
-        one["test"] = {"AP": 0.3}
-    assert winner(standings(first + second)).candidate == 1
+        one["test_reward"] = 0.3
+    best = winner(standings(first + second))
+    assert (best.candidate, best.mean_val, best.mean_test) == (0, 0.2, 0.2)
+
+
+def test_who_left_the_race_does_not_win_whatever_its_few_repeats_say(record):
+    """Candidate 0 is clearly behind after 2 repeats; 1 and 2 go on, and end behind it."""
+    scores = {0: (0.2, 0.201), 1: (0.3, 0.301, 0.01, 0.02), 2: (0.3, 0.302, 0.01, 0.021)}
+    records = [
+        record("final", one, repeat=k, ap=ap)
+        for one, aps in scores.items()
+        for k, ap in enumerate(aps)
+    ]
+    table = standings(records)
+    assert [one.dropped for one in table] == [2, None, None]
+    assert winner(table).candidate == 2
+    race = race_of(records)
+    assert race.dropped == {0: 2} and race.left == (1, 2)
+
+
+def test_probabilities_are_those_of_the_race(record):
+    records = [record("start", repeat=k, ap=0.1 + 0.01 * k) for k in range(3)]
+    records += [
+        record("final", one, repeat=k, ap=0.2 + 0.005 * one + 0.001 * (k == one))
+        for one in range(3)
+        for k in range(3)
+    ]
+    start, *finals = standings(records)
+    assert start.probability is None and start.dropped is None
+    assert [one.probability for one in finals] == race_of(records).probability.tolist()
+    assert sum(one.probability for one in finals) == pytest.approx(1)
+    assert confidence([start, *finals]) == finals[2].probability
+    assert race_of(records[:3]) is None
+
+
+def test_who_is_alone_is_not_called_the_best_of_all(record):
+    table = standings([record("final", 0, repeat=k, ap=0.2 + 0.01 * k) for k in range(3)])
+    assert winner(table).candidate == 0
+    assert confidence(table) is None
+    assert "candidates" not in verdict(table)
+
+
+def test_the_race_of_an_experiment_is_that_of_its_configuration(experiment, record):
+    records = [
+        record("final", one, repeat=k, ap=0.3 - 0.1 * one + 0.001 * k)
+        for one in range(2)
+        for k in range(2)
+    ]
+    lasting = {"candidates": 2, "repeats": 2}
+    dropping = {"candidates": 2, "repeats": 3}
+    assert not race_of(load_history(experiment(records, final=lasting))).dropped
+    assert race_of(load_history(experiment(records, final=dropping))).dropped == {1: 2}
+
+
+def test_an_experiment_whose_configuration_was_spoilt_is_read_all_the_same(experiment, record):
+    records = [record("final", 0, ap=0.3)]
+    for final in ({"repeats": "many"}, [3], None):
+        assert winner(standings(load_history(experiment(records, final=final)))) is not None
 
 
 def test_only_candidates_win_and_the_first_of_equals(record):
@@ -66,6 +122,7 @@ def test_only_candidates_win_and_the_first_of_equals(record):
     assert winner(standings(zero)).mean_test == 0.0
 
 
+@settings(max_examples=40)
 @given(APS, APS)
 def test_the_standard_error_is_welchs(one, other):
     """Against scipy: its t is the difference over the combined standard error."""
@@ -73,7 +130,7 @@ def test_the_standard_error_is_welchs(one, other):
     def rows(phase, aps):
         return [
             {"phase": phase, "round": 0, "label": phase, "theta": None, "status": "ok",
-             "val": None, "test": {"AP": ap}} for ap in aps
+             "repeat": k, "reward": ap, "test": {"AP": ap}} for k, ap in enumerate(aps)
         ]  # fmt: skip
 
     table = standings(rows("start", other) + rows("final", one))
@@ -97,9 +154,10 @@ def test_verdict_says_clear_only_above_two_standard_errors(record):
     said = race(record, pair(0.300), pair(0.279), pair(0.281))
     assert "clearly beats the start of the search (0.2790, difference +0.0210" in said
     assert "is ahead of the baseline Focal + GIoU (0.2810, difference +0.0190" in said
-    assert said.count("standard error 0.0100") == 2
+    assert said.count(", standard error 0.0100") == 2
+    assert "(mean of 2 repeats, standard error 0.0071)" in said  # .01 / sqrt 2
     assert "not clearly" in said
-    assert "AP 0.3000" in said and "2 repeats" in said
+    assert "AP 0.3000" in said
     assert said.count(". ") == 0 and said.endswith(".")  # one sentence
 
 
@@ -131,12 +189,35 @@ def test_equal_means_without_spread_are_no_victory(record):
     assert "did not beat" in race(record, (0.2, 0.2), (0.2, 0.2), ())
 
 
+def test_the_verdict_says_how_sure_the_ranking_is(record):
+    def said(gap, *more):
+        records = [record("start", repeat=k, ap=0.1 + 0.002 * k) for k in range(3)]
+        records += [
+            record("final", one, repeat=k, ap=0.2 + gap * one + 0.001 * (-1) ** (one + k))
+            for one in range(2)
+            for k in range(3)
+        ]
+        table = standings([*records, *more])
+        return verdict(table), confidence(table)
+
+    clear, sure = said(0.05)
+    three, _ = said(0.05, record("baseline", ap=0.1))
+    assert sure > 0.99
+    best = "the best of the 2 candidates with a probability above 99 %"
+    assert f"it is {best}; and it clearly beats the start" in clear
+    assert f"it is {best}; it clearly beats the start" in three
+    assert three.count("; and it ") == 1
+    close, unsure = said(0.0005)
+    assert 0.5 < unsure < 0.8
+    assert f"with a probability of {100 * unsure:.0f} %" in close
+
+
 def test_the_race_is_run_on_the_reward_whatever_it_is(record):
     """Candidate 1 is better by the reward, though its AP is lower."""
-    first = [record("final", 0, repeat=k, ap=0.3, reward=0.2, test_reward=0.4) for k in range(2)]
-    second = [record("final", 1, repeat=k, ap=0.1, reward=0.1, test_reward=0.6) for k in range(2)]
+    first = [record("final", 0, repeat=k, ap=0.3, reward=0.1, test_reward=0.4) for k in range(2)]
+    second = [record("final", 1, repeat=k, ap=0.1, reward=0.2, test_reward=0.6) for k in range(2)]
     table = standings(first + second)
     assert winner(table).candidate == 1
-    assert (table[1].mean_test, table[1].mean_val) == (pytest.approx(0.6), pytest.approx(0.1))
+    assert (table[1].mean_test, table[1].mean_val) == (pytest.approx(0.6), pytest.approx(0.2))
     said = verdict(table, "0.5 AP50 + 0.5 (1 - oLRP)")
     assert "candidate 1, reaches 0.5 AP50 + 0.5 (1 - oLRP) 0.6000 on the third split" in said
