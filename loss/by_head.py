@@ -4,10 +4,13 @@ Settings are either flat, `{"type": ...}`: every head has a criterion of these s
 `{"rpn": {"type": ...}, "rcnn": {"type": ...}}`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
+
+import torch
+from torch import Tensor
 
 from loss.criterion import Family, Parameterization, criterion_type
 
@@ -114,6 +117,11 @@ class FamilyByHead:
     def start(self) -> tuple[float, ...]:
         return tuple(self._families[head].start[index] for head, index, _ in self._order)
 
+    @property
+    def start_label(self) -> str:
+        """Of the starts of all searched heads, each once."""
+        return " and ".join(dict.fromkeys(map(start_label_of, self._families.values())))
+
     def part(
         self, head: str, theta: Sequence[float]
     ) -> tuple[Parameterization, tuple[float, ...]] | None:
@@ -128,6 +136,16 @@ class FamilyByHead:
             if of == head
         }
         return self._families[head], tuple(own[index] for index in sorted(own))
+
+    def features(self, thetas: Tensor) -> list[Tensor]:
+        """`features_of` each searched head, of its own part of `thetas` [N, D]."""
+        own: dict[str, list[tuple[int, int]]] = {}
+        for column, (head, index, _) in enumerate(self._order):
+            own.setdefault(head, []).append((index, column))
+        return [
+            features_of(family, thetas[:, [column for _, column in sorted(own[head])]])
+            for head, family in self._families.items()
+        ]
 
     def settings(self, theta: Sequence[float]) -> dict[str, Any]:
         """Settings by head, those of the fixed heads as they were given."""
@@ -148,6 +166,25 @@ class FamilyByHead:
         given = by_head(settings, self._families)
         own = {head: family.theta(given[head]) for head, family in self._families.items()}
         return tuple(own[head][index] for head, index, _ in self._order)
+
+
+def features_of(family: Family, thetas: Tensor) -> Tensor:
+    """What a model of rewards should see of `thetas` [N, D] in place of their coordinates: [N, F].
+
+    A family that knows better than theta itself has a method `features`; of several heads, each
+    searched one gives its own.
+    """
+    if isinstance(family, FamilyByHead):
+        return torch.cat(family.features(thetas), dim=1)
+    own: Callable[[Tensor], Tensor] | None = getattr(family, "features", None)
+    return thetas if own is None else own(thetas)
+
+
+def start_label_of(family: Family) -> str:
+    """What the start of a family is called: its own `start_label`, or else the identity."""
+    if isinstance(family, FamilyByHead):
+        return family.start_label
+    return str(getattr(family, "start_label", "identity"))
 
 
 def is_searched(settings: Mapping[str, Any]) -> bool:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from loss.batch import DetectionBatch
 from loss.criterion import Criterion, check_options, register_criterion
+from loss.curve_features import curve_features
 from loss.localization import LOCALIZATION
 from loss.parameterized_ap import (
     CURVES,
@@ -216,6 +217,13 @@ class ParameterizedAPFamily:
         rows = torch.tensor([own[name] for name in self._own], dtype=torch.float64)
         last = [(math.log10(scale) + 1) / 2] if self.gradient_scale is None else []
         return (*theta_from_control_points(rows).flatten().tolist(), *last)
+
+    def features(self, thetas: Tensor) -> Tensor:
+        """See `loss.by_head.features_of`: the curves as functions, and the scale."""
+        of_one = 2 * (self.segments - 1)
+        curves = thetas[:, : of_one * len(self._own)]
+        found = curve_features(curves.reshape(-1, len(self._own), of_one))
+        return found if self.gradient_scale else torch.cat([found, thetas[:, -1:]], dim=1)
 
     def expected(
         self, theta: Sequence[float], batch: DetectionBatch

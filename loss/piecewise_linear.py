@@ -36,7 +36,7 @@ def control_points_from_theta(theta: Tensor) -> Tensor:
         )
     if not bool(((theta >= 0) & (theta <= 1)).all()):
         raise ValueError("theta has coordinates outside [0, 1]; clip them or sample them there.")
-    shares = theta.reshape(*theta.shape[:-1], -1, 2)
+    shares = theta.reshape(*theta.shape[:-1], theta.shape[-1] // 2, 2)
     # 1 - c_k is the product of what each coordinate so far has left over.
     rest = torch.cumprod(1 - shares, dim=-2)
     first = shares.new_zeros((*shares.shape[:-2], 1, 2))
