@@ -17,7 +17,7 @@ FILES = (
     "config.yaml", "space.json", "best.yaml", "report.html", "history.csv", "summary.json",
     "status.json", "events.jsonl",
 )  # fmt: skip
-FOLDERS = ("journal", "policy")
+FOLDERS = ("journal", "policy", "samples")
 _LINE = 1900  # characters; ten lines are one message of Ray's log server
 
 

@@ -46,18 +46,23 @@ def search(
 ) -> None:
     """Search the loss that CONFIG describes, and write best.yaml and a report."""
     from search.run.cluster import early_demand
-    from search.run.load import load_search, parse_overrides
+    from search.run.load import experiment_of, load_search, parse_overrides
     from search.run.preflight import check_before_trials
     from search.run.session import start_experiment
+    from search.run.warm_start import start_line
 
-    settings, task = load_search(config, parse_overrides(overrides or []), trust_code=trust_code)
+    values = parse_overrides(overrides or [])
+    if or_resume:
+        # What it started from need not be there any more.
+        existing = experiment_of(config, values, trust_code=trust_code)
+        if (existing / "config.yaml").exists():
+            resume(existing)
+            return
+    settings, task = load_search(config, values, trust_code=trust_code)
     experiment = settings.storage / settings.name
-    if or_resume and (experiment / "config.yaml").exists():
-        resume(experiment)
-        return
     console = Console(stderr=True)
     with early_demand(settings):
-        for line in check_before_trials(settings, task):
+        for line in (*check_before_trials(settings, task), start_line(settings, task)):
             console.print(line, style="dim", soft_wrap=True, markup=False, highlight=False)
         _finish(experiment, lambda: start_experiment(settings, task))
 

@@ -19,6 +19,8 @@ from rich.text import Text
 from search.progress import NOTES, Progress, place
 
 RECENT = 8  # how many rounds' means the panel shows
+ENDS_WELL = ("ok", "stopped")
+"""How a trial ends that nobody has to look after; one that is stopped early has saved time."""
 
 
 class Display:
@@ -58,7 +60,7 @@ class Display:
         """A trial has ended, in whatever way: its journal record."""
         self.progress.take(record)
         self._line(finished_line(record, len(self.progress.records), self.progress.total))
-        if record["status"] != "ok":
+        if record["status"] not in ENDS_WELL:
             self.progress.notes.append(f"{place(record)}: {outcome_of(record)}")
 
     def round_done(self, round: int) -> None:
@@ -127,14 +129,16 @@ def _rows(progress: Progress, now: float) -> list[tuple[str, Text]]:
         ("baseline", Text(_level(progress, "baseline"))),
         ("start", Text(_level(progress, "start"))),
     ]
-    if progress.phase == "search":
-        current = progress.rewards("search", progress.round)
-        rows.append(("this round", Text(f"{mean_text(current)}  mean of {len(current)}")))
+    if progress.phase in ("rung", "search"):
+        current = progress.rewards(progress.phase, progress.round)
+        title = "this rung" if progress.phase == "rung" else "this round"
+        rows.append((title, Text(f"{mean_text(current)}  mean of {len(current)}")))
     recent = [mean_text(progress.rewards("search", n)) for n in progress.whole_rounds()[-RECENT:]]
     rows.append(("last rounds", Text("  ".join(recent) or "-")))
     rows.append(("running", Text(", ".join(running_texts(progress, now)) or "-")))
     counts = progress.statuses()
     ends = [Text(f"{counts['ok']} ok"), Text(f"{counts['diverged']} diverged")]
+    ends += [Text(f"{counts['stopped']} stopped early")] if counts["stopped"] else []
     ends.append(Text(f"{counts['failed']} failed", style="red" if counts["failed"] else ""))
     rows.append(("trials", Text(", ").join(ends)))
     return rows
@@ -142,9 +146,12 @@ def _rows(progress: Progress, now: float) -> list[tuple[str, Text]]:
 
 def _bar(progress: Progress) -> Table:
     number = progress.round
+    done_rounds = f"({len(progress.whole_rounds())} of {progress.rounds} rounds done)"
     titles = {
+        "rung": f"rung of round {number}, {progress.finished_in(number, 'rung')} of "
+        f"{progress.rung} slots {done_rounds}",
         "search": f"round {number}, {progress.finished_in(number)} of {progress.samples} slots "
-        f"({len(progress.whole_rounds())} of {progress.rounds} rounds done)",
+        f"{done_rounds}",
         "final": "final race",
     }
     done = len(progress.records)

@@ -1,6 +1,7 @@
 """An experiment as one picture, and the parts of it that the report shows too."""
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from search.curves import COLOURS, STYLE, Points, curves_by_head, draw_curves
+from search.formulas import best_formulas
 from search.history import History, load_history
 from search.reward import reward_name
 from search.standings import Standing, standings, winner
@@ -40,6 +42,8 @@ def figure_png(experiment: Path, path: Path) -> Path:
         if curves:
             second.suptitle(f"Curves of {title}, start dashed", fontsize=10)
             draw_curves(second, curves, start_curves(history))
+        else:
+            _write_formulas(second, *best_formulas(history))
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=150, facecolor="white", format="png")
     return path
@@ -52,9 +56,13 @@ def draw_rewards(figure: Any, history: History) -> None:
     search = trials[(trials["phase"] == "search") & trials["reward"].notna()]
     # The slots of a round stand side by side, so that equal rewards do not hide each other.
     x = search["round"] + 0.4 * ((search["slot"] + 0.5) / (search["slot"].max() + 1) - 0.5)
-    diverged = search["status"] == "diverged"
-    axes.plot(x[~diverged], search["reward"][~diverged], "o", color=COLOURS["trial"][0],
+    diverged, stopped = search["status"] == "diverged", search["status"] == "stopped"
+    whole = ~(diverged | stopped)
+    axes.plot(x[whole], search["reward"][whole], "o", color=COLOURS["trial"][0],
               alpha=0.5, markersize=4.5, markeredgewidth=0, label="a trial")  # fmt: skip
+    if stopped.any():
+        axes.plot(x[stopped], search["reward"][stopped], "o", color=COLOURS["trial"][0],
+                  markersize=4.5, fillstyle="none", label="stopped early")  # fmt: skip
     if diverged.any():
         axes.plot(x[diverged], search["reward"][diverged], "x", color=COLOURS["bad"][0],
                   markersize=6, clip_on=False, label="diverged")  # fmt: skip
@@ -76,6 +84,15 @@ def draw_rewards(figure: Any, history: History) -> None:
     axes.tick_params(length=0)
     axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]))
     figure.legend(loc="outside upper left", ncols=3, fontsize=9, columnspacing=1.4)
+
+
+def _write_formulas(figure: Any, formulas: Mapping[str, str], whose: str) -> None:
+    """The formulas of a search without curves, folded to the width of half a picture."""
+    if not formulas:
+        return
+    figure.suptitle(f"Formulas of {whose}", fontsize=10)
+    parts = [f"{name}:\n{textwrap.fill(formula, 56)}" for name, formula in formulas.items()]
+    figure.text(0.02, 0.5, "\n\n".join(parts), va="center", family="monospace", fontsize=8.5)
 
 
 def best_curves(history: History, table: Sequence[Standing]) -> tuple[dict[str, Points], str]:

@@ -8,7 +8,7 @@ any moment of its life: empty, half done, interrupted, or with a file cut short 
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,21 +18,23 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError
 from paploss.errors import BadExperiment
 from paploss.files import read_json, read_yaml, write_atomic
 from paploss.paths import is_plain_name
+from search.rejections import RoundOfSamples, read_samples, rejected_rows
 
-PHASES = ("baseline", "start", "search", "final")
+PHASES = ("baseline", "start", "rung", "search", "final")
 METRICS = (
     *("AP", "AP50", "AP75", "APs", "APm", "APl"),
     *("oLRP", "oLRP_loc", "oLRP_fp", "oLRP_fn"),
 )
-TIMINGS = ("setup", "train", "evaluate")
+TIMINGS = ("setup", "train", "early", "evaluate")
 _PLAIN = (
     *("phase", "round", "slot", "repeat", "label", "status", "reward", "test_reward", "seconds"),
-    *("iterations", "attempt", "seed", "gradient_scale", "fingerprint", "error"),
+    *("early", "iterations", "attempt", "seed", "gradient_scale", "fingerprint", "error"),
     *("cpus", "gpus", "node", "trial_id", "trial_dir", "started", "finished"),
 )
 _NUMBERS = [
     "reward",
     "test_reward",
+    "early",
     "seconds",
     "gradient_scale",
     "cpus",
@@ -65,18 +67,20 @@ Folder = Annotated[str, AfterValidator(_in_experiment)]
 class _Record(BaseModel):
     """What a journal file must hold to be of use, and what stands in for the rest."""
 
-    phase: Literal["baseline", "start", "search", "final"]
+    phase: Literal["baseline", "start", "rung", "search", "final"]
     round: int = Field(ge=0, lt=10**6)
     slot: int = Field(ge=0, lt=10**6)
     repeat: int = Field(ge=0, lt=10**6)
     label: Text
     theta: list[Unit] | None
-    status: Literal["ok", "diverged", "failed"]
+    status: Literal["ok", "diverged", "stopped", "failed"]
     reward: float | None = Field(ge=0, le=1)
     test_reward: float | None = Field(None, ge=0, le=1)
+    early: float | None = Field(None, ge=0, le=1)
     seconds: Seconds
     control_points: dict[Text, list[tuple[Finite, Finite]]] | None = None
     gradient_scale: Finite | dict[Text, Finite] | None = None
+    formulas: dict[Text, Text] | None = None
     seed: int | None = Field(None, ge=0, lt=2**64)
     val: dict[Text, float | None] | None = None
     test: dict[Text, float | None] | None = None
@@ -104,13 +108,18 @@ class History:
         path: the experiment directory.
         config: its config.yaml.
         records: the journal's records, one a finished trial, in the order of `trials`.
-        trials: one row a finished trial: baseline, start, search by round and slot, final by
-            candidate (in the column `round`) and repeat. Theta is one column a coordinate,
-            `theta.<name>`; the gradient scale is `gradient_scale`, or one column a head,
-            `gradient_scale.<head>`; AP on the two held-out splits is `val_AP`, `test_AP`, and so
-            for the other `METRICS`, NaN where a trial has none.
+        trials: one row a finished trial: baseline, start, rung and then search by round and slot,
+            final by candidate (in the column `round`) and repeat. The reward of a trial that was
+            `stopped` is an estimate; `early` is a score part of the way, by which that is decided.
+            Theta is one column a coordinate, `theta.<name>`; the gradient scale is
+            `gradient_scale`, or one column a head, `gradient_scale.<head>`; a formula is
+            `formula.<branch>`, as text; AP on the two held-out splits is `val_AP`, `test_AP`, and
+            so for the other `METRICS`, NaN where a trial has none.
         policy: one row a round and coordinate: round, coordinate, mean, std.
         damaged: the files that could not be used, each with the reason.
+        samples: what was drawn, round by round, and what was rejected on the way.
+        rejected: one row a rejected sample: round, slot, attempt, stage, reason, waived (tried all
+            the same), and theta as in `trials`.
     """
 
     path: Path
@@ -119,6 +128,8 @@ class History:
     trials: pd.DataFrame
     policy: pd.DataFrame
     damaged: tuple[str, ...] = ()
+    samples: tuple[RoundOfSamples, ...] = ()
+    rejected: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 def load_history(experiment: Path) -> History:
@@ -142,6 +153,7 @@ def load_history(experiment: Path) -> History:
     names = _read_names(experiment / "space.json", damaged)
     records = sorted(_read_journal(experiment / "journal", damaged), key=_order)
     policies = list(_read_policies(experiment / "policy", damaged))
+    samples = tuple(read_samples(experiment / "samples", damaged))
     # Relative to the experiment: what is shown of it holds no path of this machine.
     damaged = [reason.removeprefix(f"{experiment}{os.sep}") for reason in damaged]
     return History(
@@ -150,6 +162,8 @@ def load_history(experiment: Path) -> History:
         records=tuple(records),
         trials=_trials_table(records, names),
         policy=_policy_table(policies, names),
+        samples=samples,
+        rejected=_rejected_table(samples, names),
         damaged=tuple(damaged),
     )
 
@@ -268,9 +282,13 @@ def _row(record: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     if isinstance(scale, Mapping):
         row["gradient_scale"] = None
         row |= {f"gradient_scale.{head}": value for head, value in scale.items()}
-    theta = record["theta"] or []
+    row |= {f"formula.{name}": formula for name, formula in (record["formulas"] or {}).items()}
+    return row | _theta_columns(record["theta"] or [], names)
+
+
+def _theta_columns(theta: Sequence[float], names: Sequence[str]) -> dict[str, float]:
     pairs = zip(_names_for(theta, names), theta, strict=True)
-    return row | {f"theta.{name}": value for name, value in pairs}
+    return {f"theta.{name}": value for name, value in pairs}
 
 
 def _policy_table(policies: Sequence[Mapping[str, Any]], names: Sequence[str]) -> pd.DataFrame:
@@ -282,4 +300,14 @@ def _policy_table(policies: Sequence[Mapping[str, Any]], names: Sequence[str]) -
         )
     ]
     table: pd.DataFrame = pd.DataFrame(rows, columns=["round", "coordinate", "mean", "std"])
+    return table
+
+
+def _rejected_table(samples: Sequence[RoundOfSamples], names: Sequence[str]) -> pd.DataFrame:
+    columns = ["round", "slot", "attempt", "stage", "reason", "waived"]
+    rows = [
+        {name: row[name] for name in columns} | _theta_columns(row["theta"], names)
+        for row in rejected_rows(samples)
+    ]
+    table: pd.DataFrame = pd.DataFrame(rows, columns=None if rows else columns)
     return table

@@ -25,6 +25,10 @@ from tensorboardX.proto.summary_pb2 import (  # type: ignore[import-untyped, unu
     SummaryMetadata,
 )
 
+from search.journal import PHASES
+
+_SAMPLED = ("rung", "search")
+"""Phases whose trials have a round and a slot."""
 METRICS = {
     "trial/reward": "reward",
     "trial/seconds": "seconds",
@@ -33,8 +37,8 @@ METRICS = {
 }
 """Scalars of a trial that the page has a column for, and their titles."""
 _WORDS = {
-    "phase": ("baseline", "start", "search", "final"),
-    "status": ("ok", "diverged", "failed"),
+    "phase": PHASES,
+    "status": ("ok", "diverged", "stopped", "failed"),
 }
 
 
@@ -63,7 +67,7 @@ def trial_summaries(record: Mapping[str, Any], names: Sequence[str]) -> list[Any
         names: of theta's coordinates.
     """
     begin = SessionStartInfo(start_time_secs=record["started"] or 0.0)
-    if record["phase"] != "search":
+    if record["phase"] not in _SAMPLED:
         begin.group_name = f"{record['phase']} {record['round']}: {record['label']}"
     for name, value in hparams_of(record, names).items():
         if isinstance(value, str):
@@ -83,7 +87,7 @@ def trial_summaries(record: Mapping[str, Any], names: Sequence[str]) -> list[Any
 def hparams_of(record: Mapping[str, Any], names: Sequence[str]) -> dict[str, str | float]:
     """What a trial trained with, as plain numbers and words."""
     found: dict[str, str | float] = {name: record[name] for name in ("phase", "status")}
-    if record["phase"] == "search":
+    if record["phase"] in _SAMPLED:
         found |= {"round": record["round"], "slot": record["slot"]}
     curves, scale = record["control_points"] or {}, record["gradient_scale"]
     for curve, points in curves.items():
@@ -93,8 +97,10 @@ def hparams_of(record: Mapping[str, Any], names: Sequence[str]) -> dict[str, str
         found |= {f"{head}.gradient_scale": value for head, value in scale.items()}
     elif scale is not None:
         found["gradient_scale"] = scale
+    formulas = record.get("formulas") or {}
+    found |= formulas
     theta = record["theta"] or ()
-    if not curves and len(theta) == len(names):
+    if not curves and not formulas and len(theta) == len(names):
         found |= dict(zip(names, theta, strict=True))
     return found
 

@@ -17,6 +17,7 @@ from rich.text import Text
 from paploss.strict import parse
 from search.config import SearchConfig
 from search.display import (
+    ENDS_WELL,
     clock_text,
     finished_line,
     mean_text,
@@ -28,8 +29,9 @@ from search.display import (
     timed,
 )
 from search.history import History, load_history
+from search.old_config import as_it_was
 from search.progress import NOTES, Progress, key_of, place
-from search.result import plain_table
+from search.result import notes_of, plain_table
 from search.standings import standings, winner
 from search.status import Event, Status, read_events, read_status
 
@@ -63,7 +65,7 @@ class View:
         bad = [
             Event(_end(record), f"{place(record)}: {outcome_of(record)}")
             for record in self.history.records
-            if record["status"] != "ok"
+            if record["status"] not in ENDS_WELL
         ]
         return sorted([*bad, *self.events], key=lambda event: event.time)
 
@@ -81,12 +83,13 @@ def look(experiment: Path) -> View:
     now = time.time()
     history = load_history(experiment)
     status, events = read_status(experiment), read_events(experiment)
-    known = {
-        name: history.config[name] for name in SearchConfig.model_fields & history.config.keys()
-    }
-    progress = Progress.of(parse(SearchConfig, known, str(experiment / "config.yaml")))
+    config = as_it_was(history.config)
+    known = {name: config[name] for name in SearchConfig.model_fields & config.keys()}
+    settings = parse(SearchConfig, known, str(experiment / "config.yaml"))
+    progress = Progress.of(settings)
     for record in history.records:
         progress.take(record)
+    progress.end_race(settings.final)
     view = View(now, history, progress, status, events)
     if status is not None:
         progress.begun, progress.slots = status.started, status.slots
@@ -138,6 +141,7 @@ def panel_of(view: View) -> Panel:
         cpus, gpus = sum(node.cpus for node in alive), sum(node.gpus for node in alive)
         machines = f"{len(alive)} of {len(status.nodes)} alive"
         facts.append(("machines", f"{machines}, {cpus:g} CPUs, {gpus:g} GPUs"))
+    facts += [(title, line) for title, line in notes_of(view.history) if title != "noise"]
     if view.history.damaged:
         facts.append(("left out", "; ".join(map(plain, view.history.damaged))))
     return render_panel(

@@ -8,11 +8,12 @@ the same as one that was never interrupted.
 import statistics
 import time
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from search.config import SearchConfig
+from search.config import FinalConfig, SearchConfig
 from search.journal import PHASES
+from search.race import run_race, scores_of
 
 Key = tuple[str, int, int, int]  # phase, round (or candidate), slot, repeat
 NOTES = 4  # how many notes are kept
@@ -24,13 +25,13 @@ class Progress:
 
     Args:
         name: the experiment's.
-        rounds, samples: T and M of the search.
+        rounds, samples: T of the search, and how many trials of a round are whole ones.
         slots: trials that run side by side.
         candidates, repeats: of the final race; baseline and start run `repeats` times too.
+        rung: trials of a round at a cheaper fidelity, before these.
         begun: when this session began; now if not given.
 
     Attributes:
-        total: trials of the whole search.
         records: journal records by key.
         running: when each trial under way began, by key; `folders` has their folders' names.
         notes: the last lines that the user was told.
@@ -46,11 +47,13 @@ class Progress:
         *,
         candidates: int = 0,
         repeats: int = 0,
+        rung: int = 0,
         begun: float | None = None,
     ) -> None:
-        self.name, self.rounds, self.samples = name, rounds, samples
+        self.name, self.rounds, self.samples, self.rung = name, rounds, samples, rung
         self.slots = slots
-        self.total = rounds * samples + (2 + candidates) * repeats
+        self._before_race = rounds * (samples + rung) + 2 * repeats
+        self._race = candidates * repeats
         self.begun = time.time() if begun is None else begun
         self.records: dict[Key, Mapping[str, Any]] = {}
         self.running: dict[Key, float] = {}
@@ -64,10 +67,16 @@ class Progress:
         return Progress(
             config.name,
             algorithm.rounds,
-            algorithm.samples,
+            config.full_samples,
             candidates=final.candidates,
             repeats=final.repeats,
+            rung=algorithm.samples if config.rungs else 0,
         )
+
+    @property
+    def total(self) -> int:
+        """Trials of the whole search; at most so many, until a race that ends early has ended."""
+        return self._before_race + self._race
 
     # --- events ---------------------------------------------------------------------------------
 
@@ -83,12 +92,15 @@ class Progress:
         self.records[key_of(record)] = record
         self._now(record)
 
+    def end_race(self, final: FinalConfig) -> None:
+        """See whether the final race is over: it may have needed fewer trials than were planned."""
+        if race_is_over(self.records.values(), final):
+            self._race = sum(key[0] == "final" for key in list(self.records))
+
     def _now(self, key: Mapping[str, Any]) -> None:
         # Baselines may run beside the first round: the search, once begun, is what is shown.
-        if PHASES.index(key["phase"]) >= PHASES.index(self.phase):
-            later = key["phase"] == self.phase
-            self.round = max(self.round, key["round"]) if later else key["round"]
-            self.phase = key["phase"]
+        if _order(key["phase"], key["round"]) >= _order(self.phase, self.round):
+            self.phase, self.round = key["phase"], key["round"]
 
     # --- what it comes to -----------------------------------------------------------------------
 
@@ -111,9 +123,9 @@ class Progress:
         labels = (r["label"] for r in list(self.records.values()) if r["phase"] == phase)
         return next(labels, "").removeprefix(f"{phase}: ")
 
-    def finished_in(self, round: int) -> int:
-        """Finished trials of a round."""
-        return sum(key[:2] == ("search", round) for key in list(self.records))
+    def finished_in(self, round: int, phase: str = "search") -> int:
+        """Finished trials of a round, or of its rung."""
+        return sum(key[:2] == (phase, round) for key in list(self.records))
 
     def whole_rounds(self) -> list[int]:
         """The rounds whose trials have all finished."""
@@ -132,7 +144,7 @@ class Progress:
         mean = statistics.fmean(seconds)
         under_way = [max(0.0, mean - (now - begun)) for begun in list(self.running.values())]
         waiting = max(0, self.total - len(seconds) - len(under_way))
-        together = max(1, min(self.slots, self.samples))
+        together = max(1, min(self.slots, max(self.samples, self.rung)))
         return (waiting * mean + sum(under_way)) / together
 
     def facts(self) -> dict[str, Any]:
@@ -151,6 +163,12 @@ class Progress:
         }
 
 
+def race_is_over(records: Iterable[Mapping[str, Any]], final: FinalConfig) -> bool:
+    """Whether no trial of the final race is to come."""
+    results, others = scores_of(list(records))
+    return bool(results) and run_race(results, final.candidates, final, others).over
+
+
 def key_of(record: Mapping[str, Any]) -> Key:
     """The key in a record, or in anything else that has its four parts."""
     return record["phase"], record["round"], record["slot"], record["repeat"]
@@ -158,8 +176,15 @@ def key_of(record: Mapping[str, Any]) -> Key:
 
 def place(record: Mapping[str, Any]) -> str:
     """A trial's place in words, the same for a key and for a whole record."""
-    if record["phase"] == "search":
-        return f"round {record['round']} slot {record['slot']}"
+    if record["phase"] in ("rung", "search"):
+        rung = " rung" if record["phase"] == "rung" else ""
+        return f"round {record['round']}{rung} slot {record['slot']}"
     if record["phase"] == "final":
         return f"candidate {record['round']} repeat {record['repeat']}"
     return f"{record['phase']} repeat {record['repeat']}"
+
+
+def _order(phase: str, round: int) -> tuple[int, ...]:
+    """Of what a search does: a rung and the whole trials of its round, round by round."""
+    index = PHASES.index(phase)
+    return (PHASES.index("rung"), round, index) if phase in ("rung", "search") else (index, round)

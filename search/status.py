@@ -43,7 +43,7 @@ class Node(_Lenient):
 class RunningTrial(_Lenient):
     """A trial under way: its key, the time it began, its folder in the experiment."""
 
-    phase: Literal["baseline", "start", "search", "final"]
+    phase: Literal["baseline", "start", "rung", "search", "final"]
     round: int = Field(ge=0)
     slot: int = Field(ge=0)
     repeat: int = Field(ge=0)

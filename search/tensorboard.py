@@ -119,8 +119,15 @@ def _rewards(history: History, round: int) -> dict[str, float]:
             scalars[f"reward/{phase}"] = float(level.mean())
     if len(here):
         scalars["trials/seconds"] = float(here["seconds"].mean())
-        for status in ("diverged", "failed"):
+        for status in ("diverged", "stopped", "failed"):
             scalars[f"trials/{status}"] = float((here["status"] == status).sum())
+    rung = trials[(trials["phase"] == "rung") & (trials["round"] == round)]
+    if rung["reward"].notna().any():
+        scalars["reward/rung_mean"] = float(rung["reward"].mean())
+    for samples in history.samples:
+        if samples.round == round:
+            scalars["samples/drawn"] = float(samples.drawn)
+            scalars["samples/rejected"] = float(len(samples.rejected))
     return scalars
 
 

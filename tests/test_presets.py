@@ -14,7 +14,9 @@ from paploss.configs import config_folder, find
 from paploss.files import read_yaml
 from trainers.config import TaskConfig
 
-PRESETS = sorted(path.stem for path in (config_folder() / "presets").glob("*.yaml"))
+PRESETS = sorted(
+    path.stem for path in (config_folder() / "presets").glob("parameterized_ap_*.yaml")
+)
 # The cases of the reference that were run with the same curves.
 CASES = {
     "parameterized_ap_retinanet_coco": "small retinanet",

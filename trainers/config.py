@@ -5,11 +5,13 @@ from typing import Any
 from pydantic import Field, ValidationInfo, field_validator
 
 from loss import build_criterion
-from loss.by_head import family_of, is_by_head, sections
+from loss.by_head import family_of, is_by_head, sections, start_label_of
 from paploss.strict import StrictModel
 from trainers.datasets.coco import DataConfig
+from trainers.fidelity import Fidelity
 from trainers.reward import Reward, check_reward
 from trainers.schedule import ScheduleConfig
+from trainers.warm_start import WarmStart
 
 
 class DetectorConfig(StrictModel):
@@ -36,12 +38,9 @@ class TaskConfig(StrictModel):
     schedule: ScheduleConfig = ScheduleConfig()
     training: ScheduleConfig | None = Field(None, description="the full schedule of best.yaml")
     reward: Reward = Field("AP", description="a metric, or {metric: weight}: their weighted mean")
+    fidelity: Fidelity | None = Field(None, description="of the trials of a rung")
 
-    warm_start: dict[str, Any] | None = Field(
-        None,
-        description="a criterion with parameters, such as a preset: where the search starts; a "
-        "section's `preset` is a name to show",
-    )
+    warm_start: WarmStart | None = Field(None, description="where the search starts")
 
     @field_validator("criterion")
     @classmethod
@@ -62,21 +61,32 @@ class TaskConfig(StrictModel):
     def _is_a_reward(cls, reward: Reward) -> Reward:
         return check_reward(reward)
 
+    @field_validator("fidelity")
+    @classmethod
+    def _has_its_classes(cls, fidelity: Fidelity | None, known: ValidationInfo) -> Fidelity | None:
+        if fidelity is not None and "data" in known.data:
+            fidelity.check(known.data["data"])
+        return fidelity
+
     @field_validator("warm_start")
     @classmethod
-    def _is_of_the_family(
-        cls, settings: dict[str, Any] | None, known: ValidationInfo
-    ) -> dict[str, Any] | None:
-        if settings is None or "criterion" not in known.data:  # which is wrong, and said so
-            return settings
-        sections(settings)
-        if is_by_head(settings) and not is_by_head(known.data["criterion"]):
+    def _is_of_the_family(cls, start: WarmStart | None, known: ValidationInfo) -> WarmStart | None:
+        if start is None or "criterion" not in known.data:  # which is wrong, and said so
+            return start
+        sections(start.criterion)
+        if is_by_head(start.criterion) and not is_by_head(known.data["criterion"]):
             raise ValueError("a start for each head, but `criterion` is one for all of them.")
+        family = family_of(known.data["criterion"])
         try:
-            family_of(known.data["criterion"]).theta(settings)
+            family.theta(start.criterion)
         except TypeError as error:
             raise ValueError(f"these are no control points and gradient scale: {error}") from error
-        return settings
+        if isinstance(start.spread, tuple) and len(start.spread) != len(family.names):
+            raise ValueError(
+                f"{len(start.spread)} spreads for {len(family.names)} coordinates; expected one "
+                "for each, or one number for all"
+            )
+        return start
 
     @property
     def start(self) -> tuple[float, ...]:
@@ -85,12 +95,18 @@ class TaskConfig(StrictModel):
         if self.warm_start is None:
             return family.start
         # A policy over the unit cube cannot stand on its faces, where published curves may be.
-        return tuple(min(max(x, _INSIDE), 1 - _INSIDE) for x in family.theta(self.warm_start))
+        theta = family.theta(self.warm_start.criterion)
+        return tuple(min(max(x, _INSIDE), 1 - _INSIDE) for x in theta)
+
+    @property
+    def spread(self) -> tuple[float, ...] | None:
+        """Standard deviation of the first samples by coordinate; None: the algorithm's own."""
+        spread = None if self.warm_start is None else self.warm_start.spread
+        return (spread,) * len(self.start) if isinstance(spread, float) else spread
 
     @property
     def start_label(self) -> str:
-        """What tables call the start: "start: " and the preset that it is, if it is one."""
-        if self.warm_start is None:
-            return "start: identity"
-        presets = [section.get("preset") for section in sections(self.warm_start)]
-        return f"start: {' and '.join(dict.fromkeys(str(name or 'given') for name in presets))}"
+        """What tables call the start."""
+        if self.warm_start is not None:
+            return f"start: {self.warm_start.label}"
+        return f"start: {start_label_of(family_of(self.criterion))}"

@@ -12,14 +12,16 @@ from loss.by_head import is_by_head
 from paploss.configs import find
 from paploss.errors import BadConfig
 from paploss.files import read_yaml
-from paploss.strict import merged, override, parse
+from paploss.strict import merged, nearest, override, parse
 from trainers.config import DetectorConfig
 from trainers.datasets.coco import load_data
 from trainers.mmdet.python_config import INSTALLED, read_mmdet_config
 
-_CRITERIA = ("criterion", "baseline", "warm_start")
-_WHOLE = {*_CRITERIA, "detector", "data"}
+_CRITERIA = ("criterion", "baseline")
+_WHOLE = {*_CRITERIA, "warm_start", "detector", "data"}
 """Keys that replace a base's value: half of one criterion with half of another means nothing."""
+_BUDGET = ("rounds", "samples", "overlap", "attempts")
+"""What a search algorithm takes over from the one that it replaces by its name alone."""
 
 
 def read_complete(
@@ -39,9 +41,11 @@ def read_complete(
             `with_files`.
     """
     path = find(kind, name)
-    replaced = {key: value for key, value in overrides.items() if "." not in key}
     parts = {key: value for key, value in overrides.items() if "." in key}
+    replaced = {key: value for key, value in overrides.items() if "." not in key}
+    named = {key: replaced.pop(key) for key in ("algorithm",) if isinstance(replaced.get(key), str)}
     values = _over_base(kind, path, frozenset(replaced), (), trust_code) | replaced
+    values = _laid_over(values, named)
     try:
         complete = with_files(values, path.parent, trust_code=trust_code)
         changed = override(complete, parts, str(path))
@@ -59,6 +63,8 @@ def with_files(
         folder: where relative paths are looked up, after the names of shipped files.
         trust_code: see `load_detector`.
 
+    An experiment to start from (`warm_start: {experiment: ...}`) is not read here.
+
     Raises:
         BadConfig: a missing file, an unknown key or a bad value in it.
     """
@@ -71,7 +77,9 @@ def with_files(
         found["data"] = data.model_dump(mode="json")
     for key in _CRITERIA:
         if key in found:
-            found[key] = _criterion(found[key], folder, keep_name=key == "warm_start")
+            found[key] = _criterion(found[key], folder)
+    if "warm_start" in found:
+        found["warm_start"] = _warm_start(found["warm_start"], folder)
     return found
 
 
@@ -123,7 +131,19 @@ def _over_base(
     below = find(kind, base, path.parent)
     replaced |= _WHOLE & values.keys()
     inherited = _over_base(kind, below, replaced, (*above, path), trust_code)
-    return merged(with_files(inherited, below.parent, trust_code=trust_code), values)
+    return _laid_over(with_files(inherited, below.parent, trust_code=trust_code), values)
+
+
+def _laid_over(below: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` laid over `below`; an algorithm that is only named keeps the budget of the other.
+
+    The other's own settings, such as its spread, say nothing about it.
+    """
+    old, name = below.get("algorithm"), over.get("algorithm")
+    if not isinstance(name, str) or not isinstance(old, Mapping):
+        return merged(below, over)
+    kept = old if old.get("type") == name else {key: old[key] for key in _BUDGET if key in old}
+    return {**merged(below, over), "algorithm": {**kept, "type": name}}
 
 
 def _read_with_base(path: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], str | None]:
@@ -138,7 +158,21 @@ def _read_with_base(path: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any]
     return values, base
 
 
-def _criterion(value: Any, folder: Path | None, *, keep_name: bool) -> Any:
+def _warm_start(value: Any, folder: Path | None) -> Any:
+    """A start with the presets in it read: a name, one a head, or {preset: NAME, spread: 0.1}."""
+    if isinstance(value, Mapping) and "experiment" in value:
+        return value
+    if isinstance(value, Mapping) and "criterion" in value:
+        return {**value, "criterion": _criterion(value["criterion"], folder, keep_name=True)}
+    if not isinstance(value, Mapping) or "type" in value or "preset" not in value:
+        return _criterion(value, folder, keep_name=True)
+    for key in value.keys() - {"preset", "spread"}:
+        raise BadConfig(f"warm_start.{key}: unknown key; {nearest(str(key), ['preset', 'spread'])}")
+    criterion = _criterion(value["preset"], folder, keep_name=True)
+    return {"criterion": criterion, "spread": value.get("spread")}
+
+
+def _criterion(value: Any, folder: Path | None, *, keep_name: bool = False) -> Any:
     """A criterion in place of its preset's name, and so for each head.
 
     Args:

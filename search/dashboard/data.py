@@ -12,12 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from paploss.files import read_json
+from search.config import FinalConfig
 from search.confirmation import confirmation
+from search.dashboard.formulas import formulas_data
 from search.dashboard.policy import Policy, policy_data
 from search.dashboard.rewards import best_so_far, device_hours, levels, round_rows
+from search.dashboard.spared import noise_data, race_data, spared_data
 from search.dashboard.values import count, number, section, short
 from search.headline import best_curves, start_curves
 from search.history import METRICS, TIMINGS, History, shared_fingerprints
+from search.progress import race_is_over
+from search.result import role_of
 from search.reward import column_name, reward_name
 from search.standings import Standing, standings, verdict, winner
 from search.status import read_events, read_status
@@ -39,15 +44,19 @@ def history_data(history: History) -> dict[str, Any]:
     uniform = section(history.config, "algorithm").get("type") == "random"
     return {
         "name": experiment_name(history),
-        "settings": settings_of(history.config),
+        "settings": settings_of(history.config, _not_needed(history)),
         "verdict": verdict(table, scored_by(history.config)[0]),
         "confirmation": confirmation(history.path),
+        "race": race_data(history),
+        "noise": noise_data(history),
+        "spared": spared_data(history),
         "standings": [standing_row(one, winner(table)) for one in table],
         "metrics": metrics_table(history),
         "rounds": round_rows(history.records),
         "levels": levels(history.records),
         "best": best_so_far(history.records),
         "found": title,
+        "formulas": formulas_data(history),
         "policy": policy_data(*_policies(history), curves, start_curves(history), uniform=uniform),
         "trials": {"columns": COLUMNS, "rows": trial_rows(history)},
         "time": time_parts(history),
@@ -80,13 +89,18 @@ def experiment_name(history: History) -> str:
     return short(history.config.get("name", history.path.resolve().name))
 
 
-def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What was asked for: budget, race, reward, seed, what a trial holds. None where not said."""
+def settings_of(config: Mapping[str, Any], not_needed: int = 0) -> dict[str, Any]:
+    """What was asked for: budget, race, reward, seed, what a trial holds. None where not said.
+
+    Args:
+        not_needed: trials of a race that is over, which are no part of the total.
+    """
     algorithm, final, resources = (
         section(config, key) for key in ("algorithm", "final", "resources")
     )
     rounds, samples = count(algorithm.get("rounds")), count(algorithm.get("samples"))
     candidates, repeats = count(final.get("candidates")), count(final.get("repeats"))
+    full, rung = _trials_of_round(config, samples)
     reward, score = scored_by(config)
     return {
         "algorithm": short(algorithm.get("type", "unknown algorithm")),
@@ -94,7 +108,8 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
         "samples": samples,
         "candidates": candidates,
         "repeats": repeats,
-        "total": _total(rounds, samples, candidates, repeats),
+        "total": _total(not_needed, rounds, full, candidates, repeats, rung),
+        "saving": _saving(config, full),
         "reward": short(reward),
         "score": short(score),
         "seed": count(config.get("seed")),
@@ -117,7 +132,7 @@ def standing_row(one: Standing, best: Standing | None) -> dict[str, Any]:
     """A line of the standings."""
     return {
         "label": short(one.label),
-        "role": "candidate" if one.phase == "final" else one.phase,
+        "role": role_of(one),
         "winner": one is best,
         "n": one.n,
         "test": number(one.mean_test),
@@ -182,6 +197,7 @@ def time_parts(history: History) -> dict[str, Any] | None:
     if not total or not math.isfinite(total):
         return None
     parts = {part: sum(r["timing"].get(part, 0.0) for r in records) for part in TIMINGS}
+    parts = {part: seconds for part, seconds in parts.items() if seconds or part != "early"}
     parts["other"] = max(0.0, total - sum(parts.values()))
     return {
         "total": number(total, 2),
@@ -230,9 +246,33 @@ def _flat(value: Any, way: str) -> Iterable[tuple[str, Any]]:
         yield way, value
 
 
+def _trials_of_round(config: Mapping[str, Any], samples: int | None) -> tuple[int | None, int]:
+    """Whole trials of a round, and cheaper ones of its rung, as `SearchConfig.full_samples`."""
+    factor = count(section(config, "rungs").get("factor"))
+    return (samples // factor, samples) if samples and factor else (samples, 0)
+
+
 def _total(*counts: int | None) -> int | None:
     """Trials of a whole search, as `Plan.total_trials`; None where a count is not known."""
     if None in counts:
         return None
-    rounds, samples, candidates, repeats = (one or 0 for one in counts)
-    return rounds * samples + (2 + candidates) * repeats
+    not_needed, rounds, samples, candidates, repeats, rung = (one or 0 for one in counts)
+    return rounds * (samples + rung) + (2 + candidates) * repeats - not_needed
+
+
+def _saving(config: Mapping[str, Any], full: int | None) -> list[str]:
+    """By what means a search saves trials, in words."""
+    ways = ["preflight"] if section(config, "preflight").get("enabled") else []
+    ways += [f"rungs: {full} of a round in full"] if section(config, "rungs") else []
+    return ways + (["early stop"] if section(config, "early_stop") else [])
+
+
+def _not_needed(history: History) -> int:
+    """Trials of the final race that were planned and will not run, once it is over."""
+    try:
+        final = FinalConfig.model_validate(section(history.config, "final"))
+    except ValueError:  # a configuration that no search would take
+        return 0
+    ran = sum(record["phase"] == "final" for record in history.records)
+    over = race_is_over(history.records, final)
+    return final.candidates * final.repeats - ran if over else 0

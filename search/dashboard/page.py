@@ -20,7 +20,8 @@ from search.curves import COLOURS
 from search.status import SILENT_SECONDS
 
 SCRIPTS = ("dom.js", "table.js", "figures.js", "rewards.js", "curves.js", "policy.js", "head.js",
-           "sections.js", "trials.js", "compare.js", "app.js")  # fmt: skip
+           "sections.js", "spared.js", "formulas.js", "trials.js", "compare.js",
+           "app.js")  # fmt: skip
 SHEETS = ("page.css", "tables.css")
 PLOTLY = "plotly.min.js"
 

@@ -20,7 +20,7 @@ LOG_BYTES = 256 * 1024
 """How much of the end of a log is sent."""
 
 # What a history is read from. The experiment itself is not among them: it changes with its status.
-_PARTS = ("journal", "policy", "config.yaml", "space.json", "summary.json", "best.yaml")
+_PARTS = ("journal", "policy", "samples", "config.yaml", "space.json", "summary.json", "best.yaml")
 
 
 class Watched:

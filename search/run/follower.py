@@ -30,7 +30,7 @@ class Follower:
 
     def __init__(self, experiment: Path, space: SearchSpace, config: SearchConfig) -> None:
         self._experiment = experiment
-        self._progress = Progress.of(config)
+        self._progress, self._final = Progress.of(config), config.final
         self._display: Display | None = None
         self._status = StatusWriter(experiment, self._progress.facts)
         self._mirror = Mirror(
@@ -92,6 +92,9 @@ class Follower:
         self._status.changed()
 
     def finished(self, record: Mapping[str, Any]) -> None:
+        self._progress.take(record)
+        if record["phase"] == "final":
+            self._progress.end_race(self._final)
         if self._display:
             self._display.finished(record)
         self._status.changed()

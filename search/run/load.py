@@ -8,6 +8,7 @@ from paploss.errors import BadConfig
 from paploss.safe_yaml import load_yaml
 from paploss.strict import nearest, parse
 from search.config import SearchConfig
+from search.run.warm_start import is_experiment, start_from
 from trainers.config import TaskConfig
 from trainers.read import read_complete, with_files
 
@@ -18,7 +19,7 @@ def load_search(
     """The search YAML at `path` (or of that name among the shipped ones).
 
     It may have a `base`, another search that it is laid over; its `detector`, `data` and criteria
-    may be names, paths, or the settings themselves.
+    may be names, paths, or the settings themselves. An experiment to start from is read.
 
     Args:
         trust_code: run a detector that is Python and more than data.
@@ -26,9 +27,18 @@ def load_search(
     Raises:
         BadConfig: a missing file, an unknown key (with the nearest right one), a bad value.
         BadData: the data set's file names splits that cannot be.
+        BadExperiment: one to start from that is none, or has nothing to start from.
     """
     values, file = read_complete("search", path, overrides, trust_code=trust_code)
     return split_config(values, str(file), beside=file.parent)
+
+
+def experiment_of(path: str, overrides: Mapping[str, Any], *, trust_code: bool = False) -> Path:
+    """The folder of the experiment that the search YAML at `path` is for; see `load_search`."""
+    values, file = read_complete("search", path, overrides, trust_code=trust_code)
+    search = {key: values[key] for key in SearchConfig.model_fields if key in values}
+    config = parse(SearchConfig, search, str(file))
+    return config.storage / config.name
 
 
 def split_config(
@@ -42,7 +52,11 @@ def split_config(
             raise BadConfig(f"{where}:\n  {key}: unknown key; {nearest(str(key), known)}")
     search = parse(SearchConfig, {k: v for k, v in values.items() if k in search_keys}, where)
     task = with_files({k: v for k, v in values.items() if k in task_keys}, beside)
-    return search, parse(TaskConfig, task, where)
+    if is_experiment(start := task.pop("warm_start", None)):
+        # Whatever else is wrong is said first.
+        criterion = parse(TaskConfig, task, where).criterion
+        start = start_from(start, criterion, where, beside)
+    return search, parse(TaskConfig, {**task, "warm_start": start}, where)
 
 
 def parse_overrides(items: list[str]) -> dict[str, Any]:

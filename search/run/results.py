@@ -115,6 +115,7 @@ def _winner_of(history: History, experiment: Path) -> dict[str, Any]:
         "val_mean": best.mean_val,
         "seeds": [record["seed"] for record in finals],
         "fingerprint": finals[0]["fingerprint"],
+        **_as_text(finals[0]),
     }
 
 
@@ -132,7 +133,13 @@ def _trial_of(history: History, experiment: Path, trial: str) -> dict[str, Any]:
         **{name: record[name] for name in fields},
         "candidate": record["label"],
         "seeds": [record["seed"]],
+        **_as_text(record),
     }
+
+
+def _as_text(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The formulas of a record as people write them, where it has any."""
+    return {"formulas": dict(record["formulas"])} if record["formulas"] else {}
 
 
 def _hash(configuration: Mapping[str, Any]) -> str:

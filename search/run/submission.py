@@ -50,19 +50,23 @@ def check_for_cluster(config: str, overrides: list[str], *, trust_code: bool = F
         BadConfig: as `load_search`, or storage or data that are places of this machine only.
     """
     values = parse_overrides(overrides)
-    named = _data_of(config, values)
-    unseen = isinstance(named, str) and Path(named).is_absolute() and not Path(named).exists()
-    settings, task = load_search(
-        config, values | ({"data": _UNSEEN} if unseen else {}), trust_code=trust_code
-    )
+    named, start = _named(config, values, "data"), _named(config, values, "warm_start")
+    earlier = start.get("experiment") if isinstance(start, Mapping) else None
+    earlier = values.get("warm_start.experiment", earlier)
+    unseen, unknown = _is_elsewhere(named), _is_elsewhere(earlier)
+    if unknown:
+        values = {key: value for key, value in values.items() if not key.startswith("warm_start.")}
+    replaced = ({"data": _UNSEEN} if unseen else {}) | ({"warm_start": None} if unknown else {})
+    settings, task = load_search(config, values | replaced, trust_code=trust_code)
     if not settings.storage.is_absolute():
         raise BadConfig(
             f"storage is {settings.storage}, which on the cluster would be in a job's temporary "
             "folder. Give the folder for experiments there, on storage that its machines share: "
             "--storage /shared/experiments."
         )
-    notes = (f"not checked: the data set {named} is not on this machine.",) if unseen else ()
-    return Checked(settings.name, settings.storage, None if unseen else task.data, notes)
+    notes = [f"not checked: the data set {named} is not on this machine."] if unseen else []
+    notes += [f"not checked: the experiment {earlier} is not on this machine."] if unknown else []
+    return Checked(settings.name, settings.storage, None if unseen else task.data, tuple(notes))
 
 
 def entry_of(config: str, folder: Path) -> tuple[str, Path | None]:
@@ -83,15 +87,20 @@ def entry_of(config: str, folder: Path) -> tuple[str, Path | None]:
     return file.relative_to(folder).as_posix(), file
 
 
-def _data_of(config: str, values: Mapping[str, Any]) -> Any:
-    """What a search names as its data, by itself, an override, or the base it is laid over."""
-    if "data" in values:
-        return values["data"]
+def _is_elsewhere(path: Any) -> bool:
+    """Whether it is a place of the cluster that this machine does not have."""
+    return isinstance(path, str) and Path(path).is_absolute() and not Path(path).exists()
+
+
+def _named(config: str, values: Mapping[str, Any], key: str) -> Any:
+    """What a search has as its `key`, by itself, an override, or the base it is laid over."""
+    if key in values:
+        return values[key]
     path = find("search", config)
     for _ in range(20):  # a circle of bases is `load_search`'s to complain of
         settings = read_yaml(path)
-        if "data" in settings or not isinstance(settings.get("base"), str):
-            return settings.get("data")
+        if key in settings or not isinstance(settings.get("base"), str):
+            return settings.get(key)
         path = find("search", settings["base"], path.parent)
     return None
 

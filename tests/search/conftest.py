@@ -53,7 +53,7 @@ def make_record(phase: str, round: int = 0, slot: int = 0, repeat: int = 0, **ot
         "gradient_scale": None if theta is None else 10 ** (2 * theta[-1] - 1),
         "seed": 1000 + 100 * round + 10 * slot + repeat,
         "status": status,
-        "reward": {"ok": ap, "diverged": 0.0, "failed": None}[status],
+        "reward": {"ok": ap, "stopped": ap, "diverged": 0.0, "failed": None}[status],
         "val": metrics if status == "ok" else None,
         "test": metrics if status == "ok" and phase != "search" else None,
         "seconds": 12.0,

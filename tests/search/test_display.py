@@ -4,6 +4,7 @@ import re
 import pytest
 from rich.console import Console
 
+from search.config import FinalConfig
 from search.display import Display
 from search.progress import Progress
 
@@ -217,3 +218,41 @@ def test_the_panel_says_what_baseline_and_start_are(clock, record):
     text = panel(display)
     assert "baseline 0.1310 mean of 1 Focal [bold] GIoU" in text
     assert "start 0.1000 mean of 1 a_preset" in text
+
+
+def test_rungs_come_before_the_whole_trials_of_their_round(clock, record):
+    console = plain()
+    display = display_for(console, clock, samples=2, rung=4)
+    for slot in range(4):
+        display.finished(record("rung", 0, slot, ap=0.01 * slot, seconds=3.0))
+    text = panel(display)
+    assert "rung of round 0, 4 of 4 slots (0 of 2 rounds done)" in text
+    assert "this rung 0.0150 mean of 4" in text
+    # 2 rounds of 4 and 2, and baseline, start and 2 candidates once each.
+    assert "4/16 trials" in text
+    display.finished(record("search", 0, 3, ap=0.2))
+    display.finished(record("search", 0, 2, ap=0.1, status="stopped", error="0.01 half way"))
+    text = panel(display)
+    assert "round 0, 2 of 2 slots (1 of 2 rounds done)" in text
+    assert "best so far 0.2000 (round 0 slot 3)" in text  # a rung's rewards are others
+    assert "5 ok, 0 diverged, 1 stopped early, 0 failed" in text
+    assert "notes" not in text  # nobody has to look after a trial that was stopped
+    display.finished(record("rung", 1, 0, ap=0.3))
+    assert "rung of round 1, 1 of 4 slots" in panel(display)
+    assert console.file.getvalue().splitlines()[0] == (
+        "[00:00] round 0 rung slot 0: ok, reward 0.0000, 3.0 s, 1/16 trials"
+    )
+
+
+def test_a_race_that_ends_early_leaves_nothing_to_come(clock, record):
+    final = FinalConfig(candidates=2, repeats=4, first=2)
+    progress = Progress("shapes", 0, 8, candidates=2, repeats=4)
+    assert progress.total == 16
+    for repeat in range(4):
+        for candidate, ap in enumerate((0.1, 0.3)):
+            if candidate or repeat < 2:
+                progress.take(record("final", candidate, repeat=repeat, ap=ap + 0.001 * repeat))
+                progress.end_race(final)
+                over = (candidate, repeat) == (1, 3)
+                assert progress.total == (8 + 6 if over else 16)
+    assert progress.facts()["pending"] == 8  # baseline and start, which have no record here

@@ -64,6 +64,7 @@ def test_a_round_shows_its_rewards_and_its_policy(small, tmp_path):
         "reward/start": near([(0, 0.1), (1, 0.1)]),
         "trials/seconds": near([(0, 16), (1, 12)]),
         "trials/diverged": near([(0, 0), (1, 1)]),
+        "trials/stopped": near([(0, 0), (1, 0)]),
         "trials/failed": near([(0, 0), (1, 1)]),
     }
     # 41 coordinates, by curve, and one sigma: it is the same for all. The fixture's policy drifts

@@ -87,6 +87,41 @@ def test_a_detector_replaces_the_bases_whole(write: Write) -> None:
     assert read(write("b.yaml", base="a.yaml", detector=own)) == {"detector": own}
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"preset": RETINANET, "spread": 0.1},
+        {"criterion": RETINANET, "spread": 0.1},
+    ],
+    ids=str,
+)
+def test_a_preset_may_come_with_a_spread(write: Write, given: Any) -> None:
+    start = {"criterion": {**preset(RETINANET), "preset": RETINANET}, "spread": 0.1}
+    path = write("a.yaml", warm_start=given)
+    assert read(path) == {"warm_start": start}
+    assert read(path, warm_start__spread=0.2)["warm_start"] == {**start, "spread": 0.2}
+
+
+def test_presets_of_heads_may_share_a_spread(write: Write) -> None:
+    heads = {"rpn": RPN, "rcnn": RCNN}
+    named = {head: {**preset(name), "preset": name} for head, name in heads.items()}
+    nested = read(write("a.yaml", warm_start={"preset": heads, "spread": 0.1}))
+    assert nested == {"warm_start": {"criterion": named, "spread": 0.1}}
+    flat = read(write("b.yaml", warm_start={**heads, "spread": 0.1}))
+    assert flat == {"warm_start": {**named, "spread": 0.1}}
+
+
+def test_a_preset_with_a_mistyped_key(write: Write) -> None:
+    path = write("a.yaml", warm_start={"preset": RETINANET, "spred": 0.1})
+    with pytest.raises(BadConfig, match=r"warm_start\.spred: unknown key; did you mean 'spread'"):
+        read(path)
+
+
+def test_an_experiment_to_start_from_is_left_to_the_search(write: Write) -> None:
+    start = {"experiment": "experiments/gone", "trial": "search-000-00-0"}
+    assert read(write("a.yaml", warm_start=start)) == {"warm_start": start}
+
+
 def test_a_warm_start_is_taken_back_with_null(write: Write) -> None:
     write("a.yaml", warm_start=RETINANET)
     assert read(write("b.yaml", base="a.yaml", warm_start=None)) == {"warm_start": None}

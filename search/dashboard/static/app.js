@@ -21,7 +21,7 @@ class ExperimentPage {
   constructor(experiment) {
     this.experiment = experiment;
     this.head = new Head(`experiment-${experiment.index}`);
-    this.sections = [standingsSection(), new Rewards(), new Curves(), new Policy(), metricsSection(), new Trials(), faultsSection(), timeSection(), eventsSection(), retrainSection()];
+    this.sections = [standingsSection(), raceSection(), new Rewards(), sparedSection(), new Curves(), formulasSection(), new Policy(), metricsSection(), new Trials(), faultsSection(), timeSection(), eventsSection(), retrainSection()];
     this.waiting = h("p", { class: "card" }, "Reading the experiment…");
     this.element = h("div", { class: "page" }, this.waiting, this.head.element, this.sections.map((section) => section.element));
   }

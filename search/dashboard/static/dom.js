@@ -52,7 +52,7 @@ function plural(count, word) {
 
 /** "7 ok, 1 failed", always in this order. */
 function counts(statuses) {
-  const parts = ["ok", "diverged", "failed"].filter((status) => statuses[status]);
+  const parts = ["ok", "stopped", "diverged", "failed"].filter((status) => statuses[status]);
   return parts.map((status) => `${statuses[status]} ${status}`).join(", ") || "none";
 }
 
@@ -80,7 +80,7 @@ function moment(seconds) {
 
 /** A trial's place in words. */
 function place(trial) {
-  if (trial.phase === "search") return `round ${trial.round} slot ${trial.slot}`;
+  if (trial.phase === "search" || trial.phase === "rung") return `round ${trial.round}${trial.phase === "rung" ? " rung" : ""} slot ${trial.slot}`;
   if (trial.phase === "final") return `candidate ${trial.round} repeat ${trial.repeat}`;
   return `${trial.phase} repeat ${trial.repeat}`;
 }

@@ -90,8 +90,8 @@ class Head {
     const away = nodes.filter((node) => !node.alive).length;
     return [
       ["Best reward so far", last ? number(last.best_so_far, 4) : null],
-      ["Baseline", levels.baseline ? `${number(levels.baseline.mean, 4)} (${levels.baseline.label})` : null],
-      ["Start", levels.start ? `${number(levels.start.mean, 4)} (${levels.start.label.replace("start: ", "")})` : null],
+      ["Baseline", levels.baseline ? `${number(levels.baseline.mean, 4)}${levels.baseline.n > 1 ? ` ± ${number(levels.baseline.std, 4)}` : ""} (${levels.baseline.label})` : null],
+      ["Start", levels.start ? `${number(levels.start.mean, 4)}${levels.start.n > 1 ? ` ± ${number(levels.start.std, 4)}` : ""} (${levels.start.label.replace("start: ", "")})` : null],
       [`${device.unit} hours spent`, device.hours === null ? null : number(device.hours, device.hours < 10 ? 2 : 0)],
       ["A trial holds", holds.filter(Boolean).join(", ") || null],
       ["Trials side by side", told && told.slots ? String(told.slots) : null],
@@ -107,6 +107,7 @@ function factsOf(settings) {
   return [
     [settings.detector, settings.data].filter(Boolean).join(" on "),
     `${settings.algorithm}: ${or(settings.rounds)} rounds of ${or(settings.samples)} samples`,
+    ...settings.saving,
     `final race of ${or(settings.candidates)}, ${or(settings.repeats)} repeats each`,
     `reward: ${settings.reward}`,
     `seed ${or(settings.seed)}`,

@@ -16,7 +16,8 @@ class Policy {
 
   update({ history }) {
     const policy = history.policy;
-    this.element.hidden = !policy.rounds.length;
+    // The mean of choices is none.
+    this.element.hidden = !policy.rounds.length || (history.formulas !== null && !policy.heads.length);
     if (this.element.hidden) return;
     const last = policy.rounds[policy.rounds.length - 1];
     const height = 70 + 15 * policy.names.length;

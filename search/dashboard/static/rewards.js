@@ -78,7 +78,8 @@ function rewardTraces(rounds, levels, trials, scale) {
   return [
     ...Object.entries(levels).map(level),
     dots("trial", search.filter((trial) => trial.status === "ok"), { color: tint("trial", 0.55), size: search.length > 400 ? 5 : 7 }),
-    dots("diverged", search.filter((trial) => trial.status !== "ok"), { color: colour("bad"), size: 8, symbol: "x-thin", line: { color: colour("bad"), width: 2 } }),
+    dots("stopped early", search.filter((trial) => trial.status === "stopped"), { color: colour("trial"), size: 7, symbol: "circle-open", line: { width: 1.4 } }),
+    dots("diverged", search.filter((trial) => trial.status === "diverged"), { color: colour("bad"), size: 8, symbol: "x-thin", line: { color: colour("bad"), width: 2 } }),
     line("mean", "trial", rounds.map((row) => row.mean)),
     line("best so far", "best", rounds.map((row) => row.best_so_far), "hvh"),
     dots("final", final, { color: colour("best"), size: 8, symbol: "diamond-open", line: { width: 1.6 } }),
@@ -104,6 +105,7 @@ function rewardKey(levels, trials) {
   const of = (phase) => `${levelName(phase, levels[phase])} (± std)`;
   return [
     ...entry("trial", "a trial", "dot", has((trial) => trial.phase === "search")),
+    ...entry("trial", "stopped early: an estimate", "ring", has((trial) => trial.phase === "search" && trial.status === "stopped")),
     ...entry("bad", "diverged", "cross", has((trial) => trial.phase === "search" && trial.status === "diverged")),
     ...entry("trial", "mean of the round", "line"),
     ...entry("best", "best so far", "line"),

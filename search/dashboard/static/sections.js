@@ -26,7 +26,7 @@ function standingsSection() {
     const told = confirmed ? h("p", { class: confirmed[1] ? "" : "alarm" }, confirmed[0]) : null;
     return [table("Standings on the third split", columns, cells, strong), told, note(
       `${reward} (0 to 1, COCO’s definitions), mean ± standard deviation over n repeats with fresh seeds, all under the same budget. No reward ever came from test. ` +
-      "A diverged repeat counts as 0, a failed one is left out. The winner ★ is the candidate with the best mean on test; being the best of several flatters it a little.")];
+      "A diverged repeat counts as 0, a failed one is left out. The winner ★ is the candidate with the best mean on val of those that did not leave the race, so test had no say in it.")];
   });
 }
 
@@ -55,11 +55,11 @@ function timeSection() {
 }
 
 function faultsSection() {
-  const pick = ({ history, index, live }) => [trialsOf(history).filter((trial) => trial.status !== "ok"), history.images, history.fingerprints, history.damaged, index, live];
+  const pick = ({ history, index, live }) => [trialsOf(history).filter((trial) => trial.status === "diverged" || trial.status === "failed"), history.images, history.fingerprints, history.damaged, index, live];
   return new Section("faults", "Failures and skipped images", pick, ([failed, images, fingerprints, damaged, index, live]) => {
     const parts = [];
     if (failed.length) {
-      const rows = failed.map((trial) => [logLink(trial.phase === "search" ? trial.label : `${trial.label}, repeat ${trial.repeat}`, trial.folder, { index, live }), trial.status, trial.error || MINUS, String(trial.attempts)]);
+      const rows = failed.map((trial) => [logLink(["rung", "search"].includes(trial.phase) ? place(trial) : `${trial.label}, repeat ${trial.repeat}`, trial.folder, { index, live }), trial.status, trial.error || MINUS, String(trial.attempts)]);
       parts.push(table("Trials that did not end well", titles("trial", "status", "reason", "#attempts"), rows));
     }
     if (images.in_all) {

@@ -1,7 +1,7 @@
 // All trials: sorted by any column, filtered by phase and status.
 
-const PHASES = ["baseline", "start", "search", "final"];
-const STATUSES = ["ok", "diverged", "failed"];
+const PHASES = ["baseline", "start", "rung", "search", "final"];
+const STATUSES = ["ok", "stopped", "diverged", "failed"];
 
 class Trials {
   constructor(id) {

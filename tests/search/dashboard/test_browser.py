@@ -12,6 +12,7 @@ import pytest
 from search.report import write_report
 from tests.search.conftest import whole_search, write_experiment
 from tests.search.dashboard.serving import serving
+from tests.search.test_rejections import rejected, write_round
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -73,7 +74,10 @@ def report(chromium, tmp_path_factory):
     """The report of a whole search, open: loading the library is what takes time here."""
     records = whole_search()
     records[8]["skipped_images"] = {"0042.jpg": "cannot identify image file"}
-    path = write_experiment(tmp_path_factory.mktemp("report") / "shapes", records)
+    records[20] |= {"status": "stopped", "error": "0.01 half way"}
+    settings = {"preflight": {"enabled": True}, "early_stop": {"at": 0.5, "images": 8}}
+    path = write_experiment(tmp_path_factory.mktemp("report") / "shapes", records, **settings)
+    write_round(path, 0, rejected(0), rejected(3, "gradient", waived=True))
     (path / records[0]["trial_dir"]).mkdir()
     (path / "best.yaml").write_text("{}")
     watch = Watch(chromium)
@@ -120,7 +124,10 @@ def running(path, **fields):
 def test_the_report_shows_everything_by_itself(report):
     page = report
     words = " ".join(page.inner_text("main").split())
-    for told in ("finished", "36 of 36 trials: 34 ok, 1 diverged, 1 failed", "★ round",
+    for told in ("finished", "36 of 36 trials: 33 ok, 1 stopped, 1 diverged, 1 failed", "★ round",
+                 "preflight · early stop · final race of 2", "won", ">99%",
+                 "2 of 9 samples rejected before a trial (simulation 1, gradient 1); 1 tried all",
+                 "1 of 24 samples stopped part of the way", "spreads by 0.0020",
                  "0.152 ± 0.002", "clearly beats the baseline Focal + GIoU", "out of memory",
                  "0042.jpg", "paploss train best.yaml", "7 min 12 s",
                  "ppo2: 3 rounds of 8 samples"):  # fmt: skip

@@ -30,6 +30,7 @@ def config_in(folder: Path, **changes) -> SearchConfig:
         "storage": folder,
         "algorithm": {"rounds": 2, "samples": 3, "steps": 20},
         "final": {"candidates": 3, "repeats": 2},
+        "preflight": {"enabled": False},
     }
     return SearchConfig(**{**values, **changes})
 

@@ -8,7 +8,7 @@ import pytest
 
 from paploss.configs import find
 from paploss.errors import BadExperiment
-from paploss.files import read_json, read_yaml
+from paploss.files import read_json, read_yaml, write_yaml
 from search.history import load_history
 from search.journal import TrialKey
 from search.run.experiment import create_experiment, open_experiment
@@ -189,3 +189,34 @@ def test_a_baseline_by_head_is_called_by_both(tmp_path):
     first = open_plan(create_experiment(config_in(tmp_path), task)).open[0]
     assert first.key.phase == "baseline"
     assert first.label == "RPN: Focal + GIoU, R-CNN: Focal + GIoU"
+
+
+# What an experiment of before the preflight drew first: seed 0, five segments, from the identity;
+# theta's first coordinates, its gradient scale, and the training seed.
+FIRST_ROUND = {
+    0: ([0.268550674833265, 0.5208080011713294], 0.7805364743024941, 1015854364),
+    1: ([0.18271730754107762, 0.5284491153944952], 0.4260422701302421, 118129889),
+}
+
+
+def test_an_experiment_of_before_the_preflight_goes_on_as_it_began(tmp_path):
+    task = TaskConfig(**{**TASK.model_dump(), "criterion": FIVE})
+    experiment = create_experiment(config_in(tmp_path, algorithm={"rounds": 8}), task)
+    path = experiment / "config.yaml"
+    config = read_yaml(path)
+    for later in ("preflight", "paired_seeds", "rungs", "early_stop", "fidelity"):
+        del config[later]
+    config["algorithm"] = {
+        "type": "ppo2", "rounds": 8, "samples": 8, "sigma": 0.2, "clip": 0.1,
+        "learning_rate": 0.01, "steps": 100, "overlap": 0,
+    }  # fmt: skip
+    config["final"] = {"candidates": 1, "repeats": 1}
+    write_yaml(path, config)
+    assert not open_experiment(experiment)[0].preflight.enabled
+    plan = open_plan(experiment)
+    trials = {a.key.slot: a for a in plan.open if a.key[:2] == ("search", 0)}
+    assert len(trials) == 8
+    for slot, (first, scale, seed) in FIRST_ROUND.items():
+        assert trials[slot].theta[:2] == pytest.approx(first, abs=1e-12)
+        assert trials[slot].theta[-1] == pytest.approx(scale, abs=1e-12)
+        assert trials[slot].seed == seed and trials[slot].early_stop is None

@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from paploss.configs import config_folder
-from paploss.errors import BadConfig, UserError
-from search.run.load import load_search, parse_overrides, split_config
+from paploss.errors import BadConfig, BadExperiment, UserError
+from search.run.load import experiment_of, load_search, parse_overrides, split_config
 from trainers.datasets.shapes import draw_shapes
 from trainers.read import load_detector
 
@@ -168,3 +168,60 @@ def test_yamls_numbers_are_numbers(search):
     # YAML 1.1 reads 1e-3 as text; the settings take it for the number that was meant.
     _, task = load_search(str(search), parse_overrides(["schedule.learning_rate=1e-3"]))
     assert task.schedule.learning_rate == 0.001
+
+
+# --- an algorithm by its name -------------------------------------------------------------------
+
+
+def algorithm_of(search, *items):
+    return load_search(str(search), parse_overrides(list(items)))[0].algorithm
+
+
+def test_another_algorithm_is_one_word_and_keeps_the_budget(search):
+    text = {**SEARCH, "algorithm": {"rounds": 3, "samples": 4, "sigma": 0.3, "clip": 0.2}}
+    search.write_text(yaml.safe_dump(text))
+    found = algorithm_of(search, "algorithm=turbo")
+    assert (found.type, found.rounds, found.samples) == ("turbo", 3, 4)
+    assert found.sigma is None and found.clip == 0.1  # of the other one's
+    for items in (["algorithm=cem", "algorithm.rounds=8"], ["algorithm.rounds=8", "algorithm=cem"]):
+        found = algorithm_of(search, *items, "algorithm.sigma=0.1")
+        assert (found.type, found.rounds, found.samples, found.sigma) == ("cem", 8, 4, 0.1)
+
+
+def test_the_same_algorithm_by_its_name_keeps_its_settings(search):
+    text = {**SEARCH, "algorithm": {"type": "cem", "rounds": 3, "sigma": 0.3}}
+    search.write_text(yaml.safe_dump(text))
+    found = algorithm_of(search, "algorithm=cem")
+    assert (found.type, found.rounds, found.sigma) == ("cem", 3, 0.3)
+
+
+def test_a_file_may_name_another_algorithm_than_its_base(search):
+    over = search.parent / "over.yaml"
+    over.write_text(yaml.safe_dump({"base": "search.yaml", "algorithm": "random"}))
+    found = algorithm_of(over)
+    assert (found.type, found.rounds) == ("random", 2)
+    search.write_text(yaml.safe_dump({**SEARCH, "algorithm": "tpe"}))
+    assert algorithm_of(search).type == "tpe"
+    assert algorithm_of(over).type == "random"
+
+
+def test_an_algorithm_that_is_none(search):
+    with pytest.raises(BadConfig, match=r"algorithm\.type: got 'turob'; input should be 'ppo2', "):
+        algorithm_of(search, "algorithm=turob")
+
+
+def test_the_published_searches_say_their_algorithm_in_full():
+    for name in ("retinanet_r50_coco_as_published", "faster_rcnn_r50_coco_as_published"):
+        config, _ = load_search(name, {"data": "shapes"})
+        said = config.algorithm.model_dump()
+        assert {key: said[key] for key in ("type", "rounds", "samples", "sigma", "clip")} == {
+            "type": "ppo2", "rounds": 40, "samples": 8, "sigma": 0.2, "clip": 0.1,
+        }  # fmt: skip
+        assert not config.preflight.enabled and config.rungs is config.early_stop is None
+
+
+def test_where_a_search_goes_is_known_without_what_it_starts_from(search):
+    asked = {"name": "b", "storage": "there", "warm_start": {"experiment": "gone"}}
+    assert experiment_of(str(search), asked) == Path("there/b")
+    with pytest.raises(BadExperiment, match="gone is not a directory"):
+        load_search(str(search), asked)

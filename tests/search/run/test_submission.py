@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from paploss.errors import BadConfig, BadData
+from paploss.errors import BadConfig, BadData, BadExperiment
 from search.run.submission import check_data_travels, check_for_cluster, entry_of
 from trainers.datasets.coco import load_data
 from trainers.datasets.shapes import draw_shapes
@@ -20,6 +20,21 @@ def test_a_shipped_search_is_checked_without_its_data() -> None:
     assert (checked.name, checked.storage) == ("mine", Path("/shared/experiments"))
     assert checked.data is None
     assert "/shared/shapes/dataset.yaml" in checked.notes[0]
+
+
+def test_an_experiment_that_only_the_cluster_has_is_not_looked_at(tmp_path: Path) -> None:
+    named = ["data=/shared/shapes/dataset.yaml", STORAGE]
+    start = "warm_start.experiment=/shared/experiments/shapes"
+    checked = check_for_cluster("shapes", [*named, start, "warm_start.spread=0.1"])
+    assert checked.notes[1] == (
+        "not checked: the experiment /shared/experiments/shapes is not on this machine."
+    )
+    (tmp_path / "mine.yaml").write_text(
+        "base: shapes\nwarm_start: {experiment: /shared/experiments/shapes}\n"
+    )
+    assert len(check_for_cluster(str(tmp_path / "mine.yaml"), named).notes) == 2
+    with pytest.raises(BadExperiment, match="experiments/gone is not a directory"):
+        check_for_cluster("shapes", [*named, "warm_start.experiment=experiments/gone"])
 
 
 def test_data_that_only_the_cluster_has_may_be_named_in_a_base(tmp_path: Path) -> None:
