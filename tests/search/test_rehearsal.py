@@ -19,7 +19,7 @@ def hint(theta):
 
 @pytest.fixture(scope="module")
 def found():
-    return rehearse(SPACE, np.full(D, 0.2), hint, seed=3)
+    return rehearse(SPACE, np.full(D, 0.2), hint, seed=3, count=160)
 
 
 def test_it_gets_well_above_its_start_and_above_as_many_random_draws(found):
@@ -45,12 +45,24 @@ def test_its_model_guesses_hints_that_it_was_not_told(found):
 
 
 def test_it_is_a_function_of_its_seed():
-    first, again, other = (rehearse(SPACE, np.full(D, 0.2), hint, seed) for seed in (1, 1, 2))
+    first, again, other = (rehearse(SPACE, np.full(D, 0.2), hint, seed, 40) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first.thetas, again.thetas)
     assert not np.array_equal(first.thetas, other.thetas)
 
 
 def test_a_hint_that_says_nothing_is_no_trouble():
-    found = rehearse(SPACE, np.full(D, 0.2), lambda theta: 0.0, seed=0)
+    found = rehearse(SPACE, np.full(D, 0.2), lambda theta: 0.0, seed=0, count=20)
     assert (found.hints == 0).all()
     assert np.isfinite(found.guess(found.thetas)).all()
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 41])
+def test_it_asks_as_often_as_it_is_told(count):
+    asked = []
+
+    def counting(theta):
+        asked.append(theta)
+        return hint(theta)
+
+    found = rehearse(SPACE, np.full(D, 0.2), counting, seed=0, count=count)
+    assert len(asked) == len(found.hints) == 1 + count
