@@ -26,8 +26,8 @@ def test_it_gets_well_above_its_start_and_above_as_many_random_draws(found):
     start = hint(np.array(SPACE.start))
     generator = np.random.default_rng(0)
     random = max(hint(theta) for theta in generator.random((len(found.hints), D)))
-    assert found.hints[0] > 0.9 > random
-    assert found.hints[0] > start
+    assert found.hints[0] > 1.5 * start
+    assert found.hints[0] > random + 0.2
 
 
 def test_it_knows_what_it_was_told_best_first(found):
