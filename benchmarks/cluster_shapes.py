@@ -174,6 +174,7 @@ def create(storage: Path, arguments: argparse.Namespace) -> Path:
             "samples": arguments.samples,
             "overlap": arguments.overlap,
         },
+        "preflight": {"enabled": False},
     }
     return create_experiment(*split_config(values, "settings"))
 

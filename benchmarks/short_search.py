@@ -45,6 +45,7 @@ def create(storage: Path, **settings: Any) -> Path:
             **dict.fromkeys(("train", "val", "test"), split),
         },
         "criterion": {"type": "parameterized_ap", "segments": 5},
+        "preflight": {"enabled": False},
         **settings,
     }
     return create_experiment(*split_config(values, "settings"))

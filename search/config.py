@@ -25,6 +25,9 @@ class AlgorithmConfig(StrictModel):
     clip: float = Field(0.1, gt=0, lt=1, description="PPO2's clipping range")
     learning_rate: float = Field(0.01, gt=0, description="peak of PPO2's Adam steps")
     steps: int = Field(100, ge=2, description="Adam steps in an update; the first has rate 0")
+    rehearsal: int = Field(
+        160, ge=0, le=600, description="simulated trainings of guided before its first trial"
+    )
     attempts: int = Field(
         16, ge=1, description="draws of a sample that the preflight may reject; the last is tried"
     )

@@ -116,8 +116,8 @@ class Guided(SearchAlgorithm):
 
     @cached_property
     def _rehearsal(self) -> Rehearsal | None:
-        hint = self.space.hint
-        return None if hint is None else rehearse(self.space, self.spread, hint, self.seed)
+        hint, count = self.space.hint, self.config.rehearsal
+        return None if hint is None else rehearse(self.space, self.spread, hint, self.seed, count)
 
     @property
     def _model(self) -> GaussianProcess:

@@ -10,8 +10,7 @@ from search.gaussian_process import Function, GaussianProcess, Prior
 from search.space import Array, SearchSpace
 
 _GENERATIONS = 4
-_SIZE = 40  # hints asked for in a generation
-_DRAWS = 8  # functions drawn from the model of the hint: each proposes as many of them
+_DRAWS = 8  # functions drawn from the model of the hint: each says where to ask next
 _CENTERS = 16
 
 Hint = Callable[[Array], float]
@@ -36,7 +35,7 @@ class Rehearsal:
         return self.model.mean(features, np.ones((len(features), 1)))
 
 
-def rehearse(space: SearchSpace, spread: Array, hint: Hint, seed: int) -> Rehearsal:
+def rehearse(space: SearchSpace, spread: Array, hint: Hint, seed: int, count: int) -> Rehearsal:
     """Look for thetas with a high hint: a pure function of its arguments.
 
     Generation by generation, functions are drawn from a model of the hint, and it is asked where
@@ -46,24 +45,24 @@ def rehearse(space: SearchSpace, spread: Array, hint: Hint, seed: int) -> Rehear
         spread: [D], how far from `space.start` to look.
         hint: theta [D] -> a number that rises with the reward.
         seed: >= 0.
+        count: how often to ask about other thetas than the start, 0 to 600.
     """
     generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, 1])))
     genes = genes_of(space.names)
     start = np.array([space.start])
-    asked = candidates(start, spread, genes, _SIZE, generator)
+    sizes = [len(part) for part in np.array_split(np.arange(count), _GENERATIONS)]
+    asked = candidates(start, spread, genes, sizes[0], generator)
     thetas, hints = _asked(hint, np.concatenate([start, asked]))
-    for _ in range(1, _GENERATIONS):
+    for size in filter(None, sizes[1:]):
         model = _model(space, thetas, hints)
         centers = thetas[np.argsort(-hints, kind="stable")[:_CENTERS]]
-        asked = np.concatenate(
-            [
-                climb(_value(space, model.draw(generator)), centers, spread, genes, generator)[
-                    : _SIZE // _DRAWS
-                ]
-                for _ in range(_DRAWS)
-            ]
-        )
-        more = _asked(hint, asked)
+        tops = [
+            climb(_value(space, model.draw(generator)), centers, spread, genes, generator)
+            for _ in range(min(_DRAWS, size))
+        ]
+        # The best of each draw, then the second best, and so on.
+        ranked = np.stack(tops, axis=1).reshape(-1, space.dimension)
+        more = _asked(hint, ranked[:size])
         thetas, hints = np.concatenate([thetas, more[0]]), np.concatenate([hints, more[1]])
     order = np.argsort(-hints, kind="stable")
     return Rehearsal(thetas[order], hints[order], _model(space, thetas, hints))

@@ -76,6 +76,7 @@ def small_search(folder: Path) -> Path:
         "data": str(folder / "shapes" / "dataset.yaml"),
         "criterion": {"type": "parameterized_ap", "segments": 2},
         "algorithm": {"rounds": 1, "samples": 2},
+        "preflight": {"enabled": False},
         "final": {"candidates": 2, "repeats": 1},
         "schedule": {"epochs": 1, "batch_size": 8, "image_size": [64, 64], "warmup_iterations": 0},
     }

@@ -228,6 +228,7 @@ def settings(data: Path) -> dict[str, Any]:
         "data": str(data),
         "criterion": {"type": "parameterized_ap", "segments": 5},
         "algorithm": {"rounds": 2, "samples": 3, "sigma": 0.2},
+        "preflight": {"enabled": False},  # tests/service/test_two_heads.py has it on
         "final": {"candidates": 2, "repeats": 1},
         "schedule": {
             "epochs": 1, "batch_size": 8, "image_size": [64, 64], "optimizer": "adamw",

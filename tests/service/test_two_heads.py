@@ -37,7 +37,8 @@ def tiny(data: Path) -> dict[str, Any]:
         "detector": {"name": "tiny", "model": model},
         "data": str(data),
         "warm_start": {"rpn": RPN, "rcnn": RCNN},
-        "algorithm": {"rounds": 2, "samples": 2},
+        # The algorithm of its base: with a rehearsal, and a screen before each trial.
+        "algorithm": {"rounds": 2, "samples": 2, "rehearsal": 4},
         "final": {"candidates": 1, "repeats": 1},
         "schedule": {"epochs": 1, "image_size": [64, 64], "warmup_iterations": 0},
         "training": {"epochs": 1, "image_size": [64, 64], "warmup_iterations": 0},
