@@ -13,6 +13,8 @@ from loss.cse_autoloss import (
 from loss.cse_autoloss_criteria import CSEAutoLossA, CSEAutoLossB
 from loss.diagnostics import gradient_balance, rank_correlation, score_iou_correlation
 from loss.focal_giou import FocalGIoU
+from loss.formula_criterion import FormulaLoss
+from loss.formula_family import FormulaFamily
 from loss.gather import GatheredCriterion
 from loss.names import criterion_title
 from loss.ndcg import NDCGLoss, ndcg_loss
@@ -31,6 +33,8 @@ __all__ = [
     "Criterion",
     "DetectionBatch",
     "FocalGIoU",
+    "FormulaFamily",
+    "FormulaLoss",
     "GatheredCriterion",
     "NDCGLoss",
     "ParameterizedAPLoss",
