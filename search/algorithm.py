@@ -63,6 +63,7 @@ class SearchAlgorithm(ABC):
         self._ahead = Samples.none(space.dimension)
         self._asked: Samples | None = None
         self._asked_ahead: Samples | None = None
+        self._accept(np.array([space.start]))
 
     @property
     def round(self) -> int:

@@ -21,7 +21,7 @@ class Screen(Protocol):
         """
 
     def accepted(self, theta: Array) -> None:
-        """Told of every sample that goes to trial, in the order of rounds and slots."""
+        """Told of what is tried: the start, then every sample, in the order of rounds and slots."""
 
 
 @dataclass(frozen=True)

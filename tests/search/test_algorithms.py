@@ -430,7 +430,8 @@ def test_what_the_screen_rejects_is_drawn_again(kind):
         assert all(r.theta[0] >= limit and r.stage == "limit" for r in algorithm.rejections)
         np.testing.assert_array_equal(screen.seen[-4:], thetas)
         algorithm.tell(score(thetas))
-    assert len(screen.seen) == 4 * ROUNDS
+    assert screen.seen[0].tolist() == list(SPACE.start)
+    assert len(screen.seen) == 1 + 4 * ROUNDS
 
 
 def test_the_last_attempt_is_tried_all_the_same(kind):

@@ -588,7 +588,7 @@ def test_rejected_samples_are_drawn_again_and_kept_on_storage(tmp_path):
     plan = screened(tmp_path, screen)
     thetas = [a.theta for a in plan.open if a.key.phase == "search"]
     assert all(theta[0] <= 0.2 for theta in thetas)
-    assert screen.told == [list(theta) for theta in thetas]
+    assert screen.told == [list(SPACE.start), *map(list, thetas)]
     kept = json.loads((tmp_path / "samples" / "round-000.json").read_text())
     assert kept["thetas"] == [list(theta) for theta in thetas]
     assert kept["rejected"]
@@ -618,7 +618,7 @@ def test_what_is_on_storage_is_not_drawn_or_screened_again(tmp_path):
     screen = Below()
     again = screened(tmp_path, screen)
     assert [a.theta for a in again.open] == [a.theta for a in first.open]
-    assert screen.asked == 0 and len(screen.told) == 4
+    assert screen.asked == 0 and len(screen.told) == 1 + 4
     assert again.notes == []
 
 
