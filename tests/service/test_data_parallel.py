@@ -1,4 +1,7 @@
-"""A search whose trials train on two workers each, while one process after another is killed."""
+"""A search whose trials train on two workers each, while one process after another is killed.
+
+It is one of formulas, so that those go all the way too: drawn, filtered, trained and exported.
+"""
 
 import contextlib
 import json
@@ -6,7 +9,10 @@ import json
 import psutil
 import pytest
 
-from paploss.files import read_yaml
+from loss import build_criterion
+from loss.formula_text import formulas_of
+from paploss.files import read_json, read_yaml
+from trainers.export import read_training_yaml
 from trainers.search_trial import trial_spec
 from trainers.team import run_together
 from trainers.worker import TrialProcess
@@ -34,6 +40,8 @@ def training(driver):
 def test_two_workers_a_trial_one_after_the_other_killed(search, tmp_path):
     changes = {"algorithm.rounds": 1, "algorithm.samples": 2, "final.candidates": 1}
     changes |= {"resources.workers_per_trial": 2, "resources.cpus_per_trial": 2}
+    changes |= {"criterion": "{type: formula, nodes: 8}", "algorithm.type": "evolution"}
+    changes |= {"algorithm.attempts": 500, "preflight.enabled": "true"}
     driver, experiment = search(**changes)
 
     # The second worker's training, as the kernel does where memory is short: the trial's own.
@@ -79,3 +87,26 @@ def test_two_workers_a_trial_one_after_the_other_killed(search, tmp_path):
             assert getattr(result, name) == record[name], (key, name)
     for member in members:
         member.close()
+    check_formulas(experiment, said)
+
+
+def check_formulas(experiment, said):
+    """Those that were trained are new ones, what was rejected is kept, and the winner is data."""
+    records = experiment.records
+    tried = [records[f"search-000-0{slot}-0"]["formulas"] for slot in range(2)]
+    start = records["start-000-00-0"]["formulas"]
+    assert start == {"classification": "softplus(x) - x * y", "regression": "2 - (i / u + u / e)"}
+    assert len({str(record["fingerprint"]) for record in records.values()}) >= 4
+    samples = read_json(experiment.path / "samples" / "round-000.json")
+    assert len(samples["thetas"]) == 2
+    stages = {one["stage"] for one in samples["rejected"]}
+    assert {"duplicate", "values"} <= stages
+    assert stages <= {"duplicate", "values", "convergence", "simulation"}
+    rejected = len(samples["rejected"])
+    assert f"{rejected} of {rejected + 2} samples rejected before a trial" in said
+    best = read_training_yaml(experiment.path / "best.yaml")
+    build_criterion(best.criterion)
+    found = best.found_by["formulas"]
+    assert found == formulas_of(best.criterion)
+    assert found in [start, *tried]
+    assert f"classification of the winner, {best.found_by['candidate']}: " in said

@@ -38,7 +38,7 @@ def tiny(data: Path) -> dict[str, Any]:
         "data": str(data),
         "warm_start": {"rpn": RPN, "rcnn": RCNN},
         # The algorithm of its base: with a rehearsal, and a screen before each trial.
-        "algorithm": {"rounds": 2, "samples": 2, "rehearsal": 4},
+        "algorithm": {"rounds": 2, "samples": 2, "rehearsal": 2, "attempts": 2},
         "final": {"candidates": 1, "repeats": 1},
         "schedule": {"epochs": 1, "image_size": [64, 64], "warmup_iterations": 0},
         "training": {"epochs": 1, "image_size": [64, 64], "warmup_iterations": 0},
