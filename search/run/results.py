@@ -104,7 +104,9 @@ def _winner_of(history: History, experiment: Path) -> dict[str, Any]:
         )
     records = history.records
     finals = [r for r in records if r["phase"] == "final" and r["round"] == best.candidate]
-    sample = next((r for r in records if r["phase"] == "search" and r["label"] == best.label), {})
+    # A best guess has a label of its own, and may be a sample all the same.
+    samples = (r for r in records if r["phase"] == "search")
+    sample = next((r for r in samples if tuple(r["theta"]) == best.theta), {})
     return {
         "theta": best.theta,
         "candidate": best.label,
