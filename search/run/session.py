@@ -88,8 +88,14 @@ def _run_to_end(
 
 def _plan_to_run(experiment: Path, config: SearchConfig, task: TaskConfig) -> Plan:
     """What is to run in this session; failures that stopped the last one are tried again."""
-    console = Console(stderr=True)
-    plan = plan_of(experiment, config, task, partial(console.print, style="dim", soft_wrap=True))
+    screen = [Console(stderr=True)]
+
+    def say(line: str) -> None:
+        for console in screen:
+            console.print(line, style="dim", soft_wrap=True)
+
+    plan = plan_of(experiment, config, task, say)
+    screen.clear()  # from now on the display has it
     try:
         plan.retry_failed_round()
     except OSError as error:
