@@ -5,7 +5,12 @@ import pytest
 
 from loss.by_head import family_of
 from loss.formula import as_data
-from loss.formula_known import GIOU, SOFTMAX_CROSS_ENTROPY, WRITTEN_CROSS_ENTROPY
+from loss.formula_known import (
+    CSE_A_CLASSIFICATION,
+    CSE_A_REGRESSION,
+    GIOU,
+    WRITTEN_CROSS_ENTROPY,
+)
 from search.run.load import load_search
 from search.run.screen import build_screen
 
@@ -24,15 +29,16 @@ def test_they_evolve_and_draw_a_sample_often(loaded):
     assert config.preflight.enabled
 
 
-def test_they_start_at_cross_entropy_and_giou(loaded):
+def test_they_start_at_a_loss_that_has_much_beside_it(loaded):
     _, task = loaded
     found = family_of(task.criterion).settings(task.start)
-    two_stages = "rcnn" in found
+    if "rcnn" in found:
+        label, expected = "formula_cse_autoloss_a", (CSE_A_CLASSIFICATION, CSE_A_REGRESSION)
+    else:
+        label, expected = "CE + GIoU", (WRITTEN_CROSS_ENTROPY, GIOU)
     found = found.get("rcnn", found)
-    expected = SOFTMAX_CROSS_ENTROPY if two_stages else WRITTEN_CROSS_ENTROPY
-    assert found["classification"] == as_data(expected)
-    assert found["regression"] == as_data(GIOU)
-    assert task.start_label == f"start: {'CE + GIoU' if two_stages else 'formula_ce_giou'}"
+    assert (found["classification"], found["regression"]) == tuple(map(as_data, expected))
+    assert task.start_label == f"start: {label}"
 
 
 def test_what_trains_as_the_start_is_a_duplicate(loaded):

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from loss.formula_text import formulas_of
 from paploss.errors import BadExperiment
 from paploss.files import read_yaml, write_yaml
 from search.history import load_history
@@ -85,6 +86,21 @@ def test_the_policy_mean_has_no_round_and_slot(finished, tmp_path, monkeypatch):
     found = read_yaml(tmp_path / "best.yaml")["found_by"]
     assert found["candidate"] == "policy mean"
     assert (found["round"], found["slot"], found["reward"]) == (None, None, None)
+
+
+def test_a_best_guess_that_is_a_formula_of_some_sample_says_so(tmp_path):
+    """The reward of slot 2 of the last round is the highest: 0.2 + 0.1 + 0.02."""
+    task = TASK.model_copy(update={"criterion": {"type": "formula", "nodes": 9}})
+    algorithm = {"type": "evolution", "rounds": 2, "samples": 3}
+    config = config_in(tmp_path, algorithm=algorithm, final={"candidates": 1, "repeats": 1})
+    experiment = create_experiment(config, task)
+    run_by_hand(experiment)
+    export_training(experiment, tmp_path / "best.yaml")
+    best = read_training_yaml(tmp_path / "best.yaml")
+    found = best.found_by
+    assert (found["candidate"], found["round"], found["slot"]) == ("best guess", 1, 2)
+    assert found["reward"] == pytest.approx(0.32)
+    assert found["formulas"] == formulas_of(best.criterion)
 
 
 @pytest.mark.parametrize("trial", ["search-001-02-0", "start-000-00-1", "final-002-00-1"])
