@@ -13,7 +13,9 @@ import argparse
 import json
 import math
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from paploss.errors import BadExperiment, UserError
 from paploss.files import open_atomic
 from search.journal import Journal
 from search.run.experiment import open_experiment
-from search.run.hint import SimulatedReward, Simulations
+from search.run.hint import FILE, SimulatedReward, Simulations
 from search.run.load import load_search
 from search.space import Array
 from trainers.config import TaskConfig
@@ -107,19 +109,30 @@ def full_trials(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def with_simulations(
-    table: pd.DataFrame, before: pd.DataFrame, hint: Callable[[Array], float]
+    table: pd.DataFrame, before: pd.DataFrame, hint: Callable[[Array], float] | None
 ) -> pd.DataFrame:
-    """`table` with a column `simulated`: of `hint`, where `before` does not have it."""
+    """`table` with a column `simulated`: as in `before`, and of `hint` (None: NaN) where not."""
     known = {}
     if "simulated" in before:
-        known = dict(zip(_digits(before), before["simulated"], strict=True))
+        there = before[before["simulated"].notna()]
+        known = dict(zip(_digits(there), there["simulated"], strict=True))
+    rest = hint or (lambda theta: math.nan)
     values = [
-        known[key] if not math.isnan(known.get(key, math.nan)) else hint(theta)
+        known[key] if key in known else rest(theta)
         for key, theta in zip(_digits(table), thetas_of(table), strict=True)
     ]
     table = table.drop(columns="simulated", errors="ignore")
     table.insert(list(table.columns).index("theta_0"), "simulated", values)
     return table
+
+
+def simulations_of(experiments: Sequence[Path], folder: Path) -> Simulations:
+    """What the experiments' own searches have simulated, copied to `folder`, and all else."""
+    with (folder / FILE).open("ab") as file:
+        for path in experiments:
+            with suppress(OSError):
+                file.write((path / "samples" / FILE).read_bytes())
+    return Simulations(folder)
 
 
 def _digits(table: pd.DataFrame) -> list[str]:
@@ -136,7 +149,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("experiments", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/data/shapes_trials.csv"))
-    parser.add_argument("--simulate", action="store_true")
+    parser.add_argument("--simulate", action="store_true", help="what is not known yet")
     parser.add_argument("--search", default="configs/search/shapes.yaml")
     arguments = parser.parse_args()
     try:
@@ -149,9 +162,10 @@ def main() -> None:
     table = merge(before, fresh)
     if len(table) and thetas_of(table).shape[1] != dimension:
         sys.exit(f"{arguments.out} holds thetas of another dimension than {dimension}.")
-    if arguments.simulate:
-        hint = SimulatedReward(family_of(task.criterion), task.criterion, Simulations())
-        table = with_simulations(table, before, hint)
+    with tempfile.TemporaryDirectory() as folder:
+        known = simulations_of(arguments.experiments, Path(folder))
+        hint = SimulatedReward(family_of(task.criterion), task.criterion, known)
+        table = with_simulations(table, before, hint if arguments.simulate else None)
     write_table(table, arguments.out)
     counts = table.groupby(["source", "phase"], sort=False).size().unstack(fill_value=0)
     print(counts.to_string())

@@ -72,6 +72,9 @@ def test_what_was_simulated_is_kept(tmp_path):
     table = rows_of(iter(RECORDS), "a")
     write_table(with_simulations(table, read_table(path), hint), path)
     assert len(asked) == 3
+    longer = rows_of(iter([*RECORDS, record("search", 1, 0, [0.1, 0.2])]), "a")
+    again = with_simulations(merge(read_table(path), [longer]), read_table(path), None)
+    assert again["simulated"].notna().tolist() == [True, True, True, False]
     again = with_simulations(merge(read_table(path), [table]), read_table(path), hint)
     assert len(asked) == 3 and again["simulated"].tolist() == [0.5] * 3
     np.testing.assert_array_equal(thetas_of(again), thetas_of(table))
