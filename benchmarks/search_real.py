@@ -25,6 +25,7 @@ import pandas as pd
 from benchmarks.measure import head, row
 from benchmarks.race_trials import CHOOSING, SCORING, Loss, Run, Runs, run_missing
 from benchmarks.replay import Experiment
+from benchmarks.trials_table import check_same_task
 from paploss.configs import find
 from paploss.errors import UserError
 from paploss.files import read_yaml, write_atomic
@@ -196,9 +197,7 @@ def run(arguments: argparse.Namespace) -> str:
     experiments = [Experiment.open(path) for path in arguments.experiments]
     task = experiments[0].task
     for one in experiments[1:]:
-        for name in ("detector", "data", "criterion", "schedule", "reward"):
-            if getattr(one.task, name) != getattr(task, name):
-                raise UserError(f"{one.path}: its {name} differs from {experiments[0].path}.")
+        check_same_task(one.task, task, f"{one.path}, beside {experiments[0].path}")
     races = [
         race for e in experiments for race in races_of(e, arguments.budgets, arguments.candidates)
     ]

@@ -69,12 +69,17 @@ def read_trials(path: Path, task: TaskConfig) -> pd.DataFrame:
         lines = path.read_text(encoding="utf-8").splitlines()
         return rows_of((json.loads(line) for line in lines), path.parent.name)
     config, own = open_experiment(path)
-    for name in ("detector", "criterion", "schedule", "reward"):
-        if getattr(own, name) != getattr(task, name):
-            raise BadExperiment(f"{path}: its {name} is not that of --search; leave it out.")
-    if (own.data.name, own.data.classes) != (task.data.name, task.data.classes):
-        raise BadExperiment(f"{path}: its data are {own.data.name}, expected {task.data.name}.")
+    check_same_task(own, task, f"{path}, beside --search")
     return rows_of(Journal(path).records(), config.name)
+
+
+def check_same_task(one: TaskConfig, other: TaskConfig, where: str) -> None:
+    """Raise BadExperiment unless rewards of both compare; where the data lie is no matter."""
+    for name in ("detector", "criterion", "schedule", "reward"):
+        if getattr(one, name) != getattr(other, name):
+            raise BadExperiment(f"{where}: another {name}, so it has to be left out.")
+    if (one.data.name, one.data.classes) != (other.data.name, other.data.classes):
+        raise BadExperiment(f"{where}: trained on {one.data.name}, not on {other.data.name}.")
 
 
 def merge(known: pd.DataFrame, fresh: Sequence[pd.DataFrame]) -> pd.DataFrame:

@@ -88,7 +88,7 @@ def test_an_experiment_of_another_task_is_refused(tmp_path):
     )
     Journal(tmp_path).write(record("search", 0, 0, [0.5] * 41))
     assert len(read_trials(tmp_path, task)) == 1
-    with pytest.raises(BadExperiment, match="its schedule is not that of --search"):
+    with pytest.raises(BadExperiment, match="beside --search: another schedule"):
         read_trials(tmp_path, load_search("shapes", {})[1])
     with pytest.raises(BadExperiment, match=r"it has no config\.yaml"):
         read_trials(Path(tmp_path, "nothing"), task)
