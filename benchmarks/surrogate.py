@@ -27,6 +27,8 @@ from search.space import Array
 BINS = 8
 _FLOOR = 0.03  # of slopes and values in a logarithm: less than that is as good as none
 _LEAST_SD = 0.003
+_USUAL_SD = 0.015  # of a reward on shapes over training seeds, where too few repeats tell
+_LEAST_FREE = 5  # degrees of freedom of a standard deviation that is worth more than that
 TABLE = Path("benchmarks/data/shapes_trials.csv")
 
 Hint = Callable[[Array], float]
@@ -188,9 +190,15 @@ def noise_of(table: pd.DataFrame) -> Noise:
     """
     again = table[table["phase"].isin(("start", "final"))]
     columns = [name for name in table.columns if name.startswith("theta_")]
+    # Searches of one seed start with the same trials.
+    again = again.drop_duplicates([*columns, "seed"])
     groups = [rows["reward"].to_numpy() for _, rows in again.groupby(columns) if len(rows) > 1]
-    if len(groups) < 3:
-        return Noise(0.01, 0.0, sum(map(len, groups)), len(groups))
+    trials = sum(map(len, groups))
+    if len(groups) < 3:  # no line through so few levels: one spread for all
+        known = sum(group.var(ddof=1) * (len(group) - 1) for group in groups)
+        free = trials - len(groups)
+        pooled = float(np.sqrt(known / free)) if free >= _LEAST_FREE else _USUAL_SD
+        return Noise(pooled, 0.0, trials, len(groups))
     levels = np.array([group.mean() for group in groups])
     squares = np.array([group.var(ddof=1) for group in groups])
     weights = np.sqrt([len(group) - 1 for group in groups])
@@ -199,7 +207,7 @@ def noise_of(table: pd.DataFrame) -> Noise:
     (base, slope), *_ = np.linalg.lstsq(design, np.sqrt(squares) * weights, rcond=None)
     # The mean of an sd of few repeats lies below the true one: .80 for two, .94 for five.
     short = np.average(1 - 1 / (4 * (np.array([len(g) for g in groups]) - 0.75)), weights=weights)
-    return Noise(base / short, slope / short, sum(map(len, groups)), len(groups))
+    return Noise(base / short, slope / short, trials, len(groups))
 
 
 class Surrogate:

@@ -58,7 +58,13 @@ def run_experiment(experiment: Path, trainable: Any = TrialTrainable) -> Path:
     config, task = open_experiment(experiment)
     advice = f"Watch it with `paploss show {experiment}`, or stop it first."
     with only_process(experiment, advice):
-        plan = _plan_to_run(experiment, config, task)
+        try:
+            plan = _plan_to_run(experiment, config, task)
+        except KeyboardInterrupt:  # simulated trainings may take a minute there
+            raise Interrupted(
+                "interrupted before the first trial of this session; go on with: paploss resume "
+                f"{_short(experiment)}"
+            ) from None
         if plan.finished:  # only written up again
             ending = _write_up(experiment, config, task, None)
         else:

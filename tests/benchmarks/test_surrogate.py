@@ -66,9 +66,22 @@ def test_noise_is_measured_on_fresh_seeds_by_level():
     rng = np.random.default_rng(0)
     rows = []
     for n, level in enumerate(np.linspace(0.05, 0.25, 200)):
-        for reward in level + 0.1 * level * rng.standard_normal(3):
-            rows.append({"phase": "final", "reward": reward, "theta_0": n})
-    rows.append({"phase": "search", "reward": 0.9, "theta_0": 0})  # chosen for it: no measure
+        for seed, luck in enumerate(rng.standard_normal(3)):
+            reward = level + 0.1 * level * luck
+            rows.append({"phase": "final", "reward": reward, "theta_0": n, "seed": seed})
+    rows.append(
+        {"phase": "search", "reward": 0.9, "theta_0": 0, "seed": 9}
+    )  # chosen for it: no measure
     noise = noise_of(pd.DataFrame(rows))
     assert noise.trials == 600 and noise.thetas == 200
     np.testing.assert_allclose(noise(np.array([0.1, 0.2])), [0.01, 0.02], rtol=0.15)
+
+
+def test_one_repeated_theta_gives_one_spread_for_all():
+    # Of .01, .02 ... .07: the squares of 1, 2, 3 twice over 6 is 14 / 3.
+    values = [{"reward": n / 100, "seed": n, "theta_0": 0.2, "phase": "start"} for n in range(1, 8)]
+    rows = pd.DataFrame(values + values)  # two searches of one seed: nothing new
+    noise = noise_of(rows)
+    np.testing.assert_allclose(noise(np.array([0.0, 0.3])), 0.01 * (14 / 3) ** 0.5)
+    assert noise.trials == 7
+    assert noise_of(rows.iloc[:3]).base == 0.015  # two degrees of freedom say next to nothing
