@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from search.config import AlgorithmConfig
+from search.drawing import draw_screened
 from search.samples import Samples
 from search.screen import Rejection, Screen
 from search.seeds import Draw
@@ -292,26 +293,10 @@ class SearchAlgorithm(ABC):
         return 0 if self.round + 1 == self.config.rounds else self.config.overlap
 
     def _draw(self, round: int, slots: range) -> Samples:
-        """Samples for `slots` that have passed the screen; all first draws are proposed at once."""
+        if not slots:
+            return Samples.none(self.space.dimension)
         draws = [Draw(self.seed, round, slot) for slot in slots]
-        thetas = self._propose(draws) if draws else np.empty((0, self.space.dimension))
-        rejections: list[Rejection] = []
-        for row, draw in enumerate(draws):
-            thetas[row] = self._screened(thetas[row], draw, rejections)
-            self._accept(thetas[row : row + 1])
-        return Samples(thetas, tuple(rejections))
-
-    def _screened(self, theta: Array, draw: Draw, rejections: list[Rejection]) -> Array:
-        for attempt in range(self.config.attempts):
-            if attempt:
-                again = Draw(draw.seed, draw.round, draw.slot, attempt)
-                (theta,) = self._propose([again])
-            verdict = self._screen(theta) if self._screen else None
-            if verdict is None:
-                break
-            waived = attempt + 1 == self.config.attempts
-            rejections.append(Rejection.of(draw.slot, attempt, theta, verdict, waived))
-        return theta
+        return draw_screened(draws, self._propose, self._screen, self.config.attempts)
 
     def _accept(self, thetas: Array) -> None:
         if self._screen:

@@ -72,9 +72,6 @@ class CEM(HistorySearch):
         uniforms = np.array([draw.uniforms(self.space.dimension) for draw in draws])
         return TruncatedNormal(self._mean, self._std).sample(uniforms)
 
-    def _learn_start(self, rewards: Array) -> None:
-        """Nothing: the start is the first mean already, and no sample of the policy."""
-
     def _learn(self, thetas: Array, rewards: Array) -> None:
         before = len(self._rewards)
         super()._learn(thetas, rewards)

@@ -28,7 +28,7 @@ from search.screen import Screen
 from search.seeds import Draw
 from search.space import Array, SearchSpace
 
-_ASKED = 4  # candidates of a sample whose hint is asked for
+_ASKED = 2  # candidates of a sample whose hint is asked for; four find no better ones
 _CENTERS = 8  # tried ones, and as many rehearsed ones, that candidates are made around
 _NOISE = 0.06  # of the start's reward: one theta's spread over seeds, as far as is known before
 _DOUBT = 0.25  # of the start's reward: how far the simulation is off
@@ -84,9 +84,8 @@ class Guided(SearchAlgorithm):
         if self._rehearsal is None:
             return np.array(found[0])
         first = found[:_ASKED]
-        return np.array(
-            first[np.argmax(drawn(self.space.features_of(first), self._basis_of(first)))]
-        )
+        exact = drawn(self.space.features_of(first), self._basis_of(first))
+        return np.array(first[np.argmax(exact)])
 
     def _learn_start(self, rewards: Array) -> None:
         self._start = rewards

@@ -15,7 +15,7 @@ class HistorySearch(SearchAlgorithm):
 
     A model that is a function of these alone, built when it is asked for, makes a search that is
     resumed the same search: no hyperparameter is carried on from the model before. Failed samples
-    are left out; the start's rewards come first, one row for each repeat.
+    are left out; the start's rewards come first, for a model that has a use for them.
     """
 
     def __init__(
@@ -25,7 +25,8 @@ class HistorySearch(SearchAlgorithm):
         self._thetas: Array = np.empty((0, space.dimension))
         self._rewards: Array = np.empty(0)
 
-    def _learn_start(self, rewards: Array) -> None:
+    def _add_start(self, rewards: Array) -> None:
+        """For a model that the start's `rewards` are evidence for."""
         start = np.array(self.space.start)
         self._learn(np.tile(start, (len(rewards), 1)), rewards)
 

@@ -10,20 +10,19 @@ journal at any time, and goes on where the records end.
 """
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from search import rungs
 from search.algorithm import SearchAlgorithm
 from search.algorithms import build_algorithm
 from search.config import SearchConfig
 from search.early_stop import Rule, early_stop, is_exempt, rule_of
+from search.finalists import finalists
 from search.journal import Journal, TrialKey
 from search.race import most_trials, next_wave, scores_of
+from search.rejections import Rejections
 from search.screen import Screen
 from search.seeds import trial_seed
 from search.space import Array, SearchSpace
@@ -49,6 +48,8 @@ class Plan:
         journal: where records are read from now, and kept from now on.
         baseline: what the baseline is called in tables.
         screen: what samples have to pass before they are tried; one that was asked by nobody yet.
+        draw: whether to draw a round whose samples are not on storage. Drawing may take minutes;
+            who only asks how far a search has come does without it, and sees nothing open there.
 
     Attributes:
         problem: why the search cannot go on, or None.
@@ -62,6 +63,8 @@ class Plan:
         journal: Journal,
         baseline: str,
         screen: Screen | None = None,
+        *,
+        draw: bool = True,
     ) -> None:
         self.config = config
         self.space = space
@@ -72,6 +75,7 @@ class Plan:
         self.algorithm: SearchAlgorithm = build_algorithm(
             space, config.algorithm, config.seed, screen
         )
+        self._draws, self._drawn = draw, False
         self._candidates: list[tuple[list[float], str]] = []
         self._rule: Rule | None = None
         self._records: dict[TrialKey, dict[str, Any]] = {}
@@ -188,7 +192,7 @@ class Plan:
 
     def _go_on_with_rounds(self) -> None:
         """End the round if all is known that it needs, and begin what follows."""
-        if self.algorithm.finished:
+        if self.algorithm.finished or not self._drawn:
             return
         if self.algorithm.learns_from_start and not self._all_known(self._keys("start")):
             return
@@ -267,7 +271,9 @@ class Plan:
         if self.algorithm.finished:
             self._begin_race()
             return
-        self._draw()
+        self._drawn = self._draw()
+        if not self._drawn:
+            return
         self._rule = self._rule_of_early_stop()
         self._assign_samples(round, self.algorithm.ask())
         # Last of all that is open: only a slot that would idle takes one of them.
@@ -280,12 +286,19 @@ class Plan:
         lag = 1 if self.config.algorithm.overlap else 0
         return rule_of(self.algorithm.round, self.records, self.config.seed, lag)
 
-    def _draw(self) -> None:
-        """The round's samples, from storage if they are there."""
-        name = f"round-{self.algorithm.round:03d}"
-        if not self.algorithm.recall(self.journal.samples(name)):
-            self.journal.write_samples(name, self.algorithm.samples())
-            self.notes.extend(screened_line(self.algorithm))
+    def _draw(self) -> bool:
+        """Have the round's samples, from storage if they are there; whether they are known."""
+        algorithm = self.algorithm
+        name = f"round-{algorithm.round:03d}"
+        if algorithm.recall(self.journal.samples(name)):
+            return True
+        if not self._draws:
+            return False
+        self.journal.write_samples(name, algorithm.samples())
+        screened = Rejections.of(algorithm.rejections, algorithm.config.samples)
+        if screened.rejected:
+            self.notes.append(f"round {algorithm.round}: {screened.line()}")
+        return True
 
     def _assign_samples(self, round: int, thetas: Array) -> None:
         phase = "rung" if self.config.rungs else "search"
@@ -310,33 +323,14 @@ class Plan:
         if kept.get("evidence") == self.algorithm.evidence:
             self._candidates = [(theta, label) for theta, label in kept["candidates"]]
         else:
-            self._candidates = self._choose_candidates()
+            self._candidates = finalists(
+                self.algorithm, self._records.values(), self.config.final.candidates
+            )
             evidence = self.algorithm.evidence
             self.journal.write_samples(
                 "final", {"evidence": evidence, "candidates": self._candidates}
             )
         self._assign_wave()
-
-    def _choose_candidates(self) -> list[tuple[list[float], str]]:
-        """The best guess, then the best samples, by the algorithm's model if it has one."""
-        guess = self.algorithm.best_guess().tolist()
-        name = "policy mean" if self.config.algorithm.type == "ppo2" else "best guess"
-        samples = [r for r in self._records.values() if r["phase"] == "search"]
-        done = [r for r in samples if r["status"] == "ok"]
-        values = [r["reward"] for r in done]
-        if done:
-            predicted = self.algorithm.predict(np.array([r["theta"] for r in done]))
-            values = values if predicted is None else predicted.tolist()
-        order = sorted(
-            range(len(done)), key=lambda i: (-values[i], done[i]["round"], done[i]["slot"])
-        )
-        candidates = [(guess, name)]
-        for record in (done[i] for i in order):
-            if len(candidates) >= self.config.final.candidates:
-                break
-            if not any(np.array_equal(record["theta"], theta) for theta, _ in candidates):
-                candidates.append((record["theta"], record["label"]))
-        return candidates
 
     def _assign_wave(self) -> None:
         """What the race needs next, repeats outermost, so that no candidate waits for another."""
@@ -366,19 +360,3 @@ class Plan:
         seed = trial_seed(self.config.seed, key.phase, key.round, slot, key.repeat)
         point = None if theta is None else tuple(theta)
         self._assigned[key] = Assignment(key, point, seed, label, stop)
-
-
-def screened_line(algorithm: SearchAlgorithm) -> list[str]:
-    """A line about the samples of the round that were rejected, if any were."""
-    rejected = algorithm.rejections
-    if not rejected:
-        return []
-    stages = Counter(one.stage for one in rejected)
-    counts = ", ".join(f"{stage} {count}" for stage, count in stages.most_common())
-    waived = sum(one.waived for one in rejected)
-    drawn = algorithm.config.samples + len(rejected) - waived
-    also = f"; {waived} are tried all the same, as the last of many attempts" if waived else ""
-    return [
-        f"round {algorithm.round}: {len(rejected)} of {drawn} samples rejected before a trial "
-        f"({counts}){also}"
-    ]

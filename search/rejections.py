@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, Field
 
+from search.screen import Rejection
+
 if TYPE_CHECKING:
     from search.history import History
 
@@ -69,7 +71,27 @@ class Rejections:
     rejected: int
     waived: int
     stages: Mapping[str, int]
-    saved_seconds: float | None
+    saved_seconds: float | None = None
+
+    @staticmethod
+    def of(
+        rejected: Sequence["Rejection | RejectedSample"], tried: int, seconds: float | None = None
+    ) -> "Rejections":
+        """Count them.
+
+        Args:
+            tried: how many samples passed, or were tried all the same.
+            seconds: what one of them took, in the mean.
+        """
+        waived = sum(one.waived for one in rejected)
+        spared = len(rejected) - waived
+        return Rejections(
+            drawn=tried + spared,
+            rejected=len(rejected),
+            waived=waived,
+            stages=dict(Counter(one.stage for one in rejected).most_common()),
+            saved_seconds=None if seconds is None else spared * seconds,
+        )
 
     def line(self) -> str:
         """In words, without the time."""
@@ -103,15 +125,8 @@ def rejections(history: "History") -> Rejections | None:
     found = [one for samples in history.samples for one in samples.rejected]
     if not history.samples or not (enabled or found):
         return None
-    waived = sum(one.waived for one in found)
-    seconds = mean_seconds(history.records)
-    return Rejections(
-        drawn=sum(samples.drawn for samples in history.samples),
-        rejected=len(found),
-        waived=waived,
-        stages=dict(Counter(one.stage for one in found).most_common()),
-        saved_seconds=None if seconds is None else (len(found) - waived) * seconds,
-    )
+    tried = sum(len(samples.thetas) for samples in history.samples)
+    return Rejections.of(found, tried, mean_seconds(history.records))
 
 
 def mean_seconds(records: Iterable[Mapping[str, Any]]) -> float | None:

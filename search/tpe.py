@@ -62,7 +62,7 @@ class TPE(HistorySearch):
 
     def _learn_start(self, rewards: Array) -> None:
         if len(rewards):
-            super()._learn_start(rewards.mean(keepdims=True))
+            self._add_start(rewards.mean(keepdims=True))
 
     def _is_ready(self) -> bool:
         return len(self._rewards) >= self.STARTUP

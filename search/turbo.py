@@ -110,7 +110,7 @@ class Turbo(HistorySearch):
         return np.where(moves, moved, centers)
 
     def _learn_start(self, rewards: Array) -> None:
-        super()._learn_start(rewards)
+        self._add_start(rewards)
         self._repeats = len(rewards)
 
     def _learn(self, thetas: Array, rewards: Array) -> None:

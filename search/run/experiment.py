@@ -1,6 +1,5 @@
 """An experiment: a folder with a configuration, and what is still to run of it."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from search.config import SearchConfig
 from search.journal import Journal
 from search.old_config import as_it_was
 from search.plan import Plan
-from search.run.hint import SimulatedReward, Simulations
+from search.run.hint import Say, SimulatedReward, Simulations, silent
 from search.run.load import split_config
 from search.run.screen import build_screen
 from search.space import Array, SearchSpace
@@ -67,17 +66,28 @@ def plan_of(
     experiment: Path,
     config: SearchConfig,
     task: TaskConfig,
-    say: Callable[[str], None] = lambda line: None,
+    simulations: Simulations | None = None,
+    say: Say = silent,
+    *,
+    draw: bool = True,
 ) -> Plan:
     """What is still to run of an experiment, from its journal.
 
     Args:
+        simulations: those of the experiment, for who asks for more of them; None: read from it.
         say: told in a line of what takes long.
+        draw: whether a round without samples on storage is drawn; see `Plan`.
     """
-    simulations = Simulations(experiment / "samples", say)
+    simulations = simulations or simulations_of(experiment, say)
     space = space_of(task, simulations)
-    screen = build_screen(config, task, simulations)
-    return Plan(space, config, Journal(experiment), criterion_title(task.baseline), screen)
+    screen = build_screen(config, task, simulations, say)
+    title = criterion_title(task.baseline)
+    return Plan(space, config, Journal(experiment), title, screen, draw=draw)
+
+
+def simulations_of(experiment: Path, say: Say = silent) -> Simulations:
+    """Simulated trainings, kept in the experiment."""
+    return Simulations(experiment / "samples", say)
 
 
 def space_of(task: TaskConfig, simulations: Simulations) -> SearchSpace:

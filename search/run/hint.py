@@ -15,6 +15,14 @@ from loss.preflight import simulated
 from search.space import Array
 
 FILE = "simulated.jsonl"
+Say = Callable[[str], None]
+"""Tells the user a line about what takes long."""
+
+
+def silent(line: str) -> None:
+    """Nobody is told."""
+
+
 _FEW, _MANY = 10, 100
 
 
@@ -29,9 +37,7 @@ class Simulations:
         say: told in a line when there are many to compute, and how far that is.
     """
 
-    def __init__(
-        self, folder: Path | None = None, say: Callable[[str], None] = lambda line: None
-    ) -> None:
+    def __init__(self, folder: Path | None = None, say: Say = silent) -> None:
         self._say = say
         self._computed = 0
         self._path = None if folder is None else folder / FILE

@@ -10,19 +10,21 @@ from loss.by_head import family_of, is_searched, sections
 from loss.criterion import Family, build_criterion
 from loss.preflight import gradient_verdict, simulation_verdict
 from search.config import SearchConfig
-from search.run.hint import Simulations, by_head
+from search.run.hint import Say, Simulations, by_head, silent
 from search.screen import Screen
 from search.space import Array
 from trainers.config import TaskConfig
 
 
 def build_screen(
-    config: SearchConfig, task: TaskConfig, simulations: Simulations | None = None
+    config: SearchConfig, task: TaskConfig, simulations: Simulations, say: Say = silent
 ) -> Screen | None:
     """The screen of a search; None if its `preflight` is off.
 
     Args:
-        simulations: where simulated trainings are asked for; of its own if None.
+        simulations: where simulated trainings are asked for; what the search's model has asked for
+            is known there.
+        say: told in a line of how far a long look at formulas is.
     """
     if not config.preflight.enabled:
         return None
@@ -32,11 +34,9 @@ def build_screen(
     if "formula" in kinds:
         from loss.formula_filters import FormulaScreen
 
-        formulas = FormulaScreen(family)
-        formulas.accepted(task.start)  # It is tried as the start.
-        screens.append(formulas)
+        screens.append(Told(FormulaScreen(family), say))
     if kinds - {"formula"}:
-        screens.append(LossScreen(family, task.criterion, simulations or Simulations()))
+        screens.append(LossScreen(family, task.criterion, simulations))
     return screens[0] if len(screens) == 1 else Screens(tuple(screens))
 
 
@@ -73,6 +73,33 @@ class LossScreen:
 
     def accepted(self, theta: Array) -> None:
         """Nothing to remember."""
+
+
+class Told:
+    """A screen that may take minutes for a round, and says how far it is (a `Screen`).
+
+    Of formulas nearly all are rejected, so a round of ten can mean a thousand looks.
+    """
+
+    _OFTEN = 250
+
+    def __init__(self, screen: Screen, say: Say) -> None:
+        self._screen = screen
+        self._say = say
+        self._looks = self._rejected = 0
+
+    def __call__(self, theta: Array) -> str | None:
+        verdict = self._screen(theta)
+        self._looks += 1
+        self._rejected += verdict is not None
+        if self._looks % self._OFTEN == 0:
+            self._say(
+                f"  {self._looks} formulas looked at before a trial, {self._rejected} rejected"
+            )
+        return verdict
+
+    def accepted(self, theta: Array) -> None:
+        self._screen.accepted(theta)
 
 
 class Screens:

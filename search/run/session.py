@@ -5,7 +5,6 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,12 @@ from search.config import SearchConfig
 from search.exit_codes import Exit, Interrupted
 from search.plan import Plan
 from search.run.cluster import Cluster
-from search.run.experiment import create_experiment, open_experiment, plan_of
+from search.run.experiment import (
+    create_experiment,
+    open_experiment,
+    plan_of,
+    simulations_of,
+)
 from search.run.follower import Follower
 from search.run.head import watch_head
 from search.run.only_process import only_process
@@ -55,115 +59,128 @@ def run_experiment(experiment: Path, trainable: Any = TrialTrainable) -> Path:
         NotEnoughResources: the cluster can never run one of its trials.
     """
     experiment = experiment.absolute()
-    config, task = open_experiment(experiment)
+    session = _Session(experiment, trainable)
     advice = f"Watch it with `paploss show {experiment}`, or stop it first."
     with only_process(experiment, advice):
-        try:
-            plan = _plan_to_run(experiment, config, task)
-        except KeyboardInterrupt:  # simulated trainings may take a minute there
-            raise Interrupted(
-                "interrupted before the first trial of this session; go on with: paploss resume "
-                f"{_short(experiment)}"
-            ) from None
-        if plan.finished:  # only written up again
-            ending = _write_up(experiment, config, task, None)
-        else:
-            ending = _run_to_end(experiment, config, task, plan, trainable)
+        ending = session.run()
     if ending is not None:
         raise ending
     return experiment / "best.yaml"
 
 
-def _run_to_end(
-    experiment: Path, config: SearchConfig, task: TaskConfig, plan: Plan, trainable: Any
-) -> SearchStopped | Interrupted | None:
-    """Run trials and write up what is known then; what to tell the user, short of the end."""
-    with Follower(experiment, plan.space, config) as follower:
-        problem = None
-        # Tune does not listen to Ctrl-C before its start and at its end.
-        with contextlib.suppress(KeyboardInterrupt):
-            end = _EndAtOnce(experiment, config, task, follower)
-            screen = partial(build_screen, config, task)
-            problem = _run_session(experiment, config, plan, follower, trainable, screen, end)
-        ending = _write_up(experiment, config, task, problem)
-        if ending is not None:
-            stopped = isinstance(ending, SearchStopped)
-            follower.end("stopped" if stopped else "interrupted", problem)
-    return ending
-
-
-def _plan_to_run(experiment: Path, config: SearchConfig, task: TaskConfig) -> Plan:
-    """What is to run in this session; failures that stopped the last one are tried again."""
-    screen = [Console(stderr=True)]
-
-    def say(line: str) -> None:
-        for console in screen:
-            console.print(line, style="dim", soft_wrap=True)
-
-    plan = plan_of(experiment, config, task, say)
-    screen.clear()  # from now on the display has it
-    try:
-        plan.retry_failed_round()
-    except OSError as error:
-        raise BadExperiment(
-            f"cannot write to {experiment}: {error.strerror}. Make room there, or make it writable."
-        ) from error
-    return plan
-
-
-def _run_session(
-    experiment: Path,
-    config: SearchConfig,
-    plan: Plan,
-    follower: Follower,
-    trainable: Any,
-    screen: Callable[[], Screen | None],
-    end: Callable[[str], None],
-) -> str | None:
-    """Run trials as far as this session gets; the searcher's problem, if it has one.
+class _Session:
+    """One session of an experiment; simulated trainings are asked for in one place in all of it.
 
     Args:
-        end: ends the process, with a reason, where nothing else is possible any more.
+        trainable: the actor that runs a trial.
     """
-    begun = time.monotonic()
-    with Cluster.connect(config.resources, config.algorithm.samples) as cluster:
-        follower.begin(plan.records, cluster.slots)
-        for line in (*plan.journal.damaged, *plan.notes):
-            follower.note(line)
+
+    def __init__(self, experiment: Path, trainable: Any) -> None:
+        self.experiment = experiment
+        self._trainable = trainable
+        self._config, self._task = open_experiment(experiment)
+        self._say = _Say()
+        self._simulations = simulations_of(experiment, self._say)
+
+    def run(self) -> SearchStopped | Interrupted | None:
+        """Run trials and write up what is known then; what to tell the user, short of the end."""
         try:
-            with watch_head(follower.note, end):
-                searched = (experiment, plan.space, config, plan.baseline)
-                return run_tune(*searched, cluster, follower, trainable, screen)
-        finally:
-            follower.stop()
-            with contextlib.suppress(OSError):
-                add_wall_time(experiment, time.monotonic() - begun, cluster.slots)
+            plan = self._plan_to_run()
+        except KeyboardInterrupt:  # simulated trainings may take a minute there
+            return Interrupted(
+                "interrupted before the first trial of this session; go on with: paploss resume "
+                f"{_short(self.experiment)}"
+            )
+        if plan.finished:  # only written up again
+            return self.write_up(None)
+        with Follower(self.experiment, plan.space, self._config) as follower:
+            self._say.tell = follower.note
+            problem = None
+            # Tune does not listen to Ctrl-C before its start and at its end.
+            with contextlib.suppress(KeyboardInterrupt):
+                problem = self._run_trials(plan, follower)
+            ending = self.write_up(problem)
+            if ending is not None:
+                stopped = isinstance(ending, SearchStopped)
+                follower.end("stopped" if stopped else "interrupted", problem)
+        return ending
+
+    def _plan_to_run(self) -> Plan:
+        """What is to run now; failures that stopped the last session are tried again."""
+        plan = plan_of(self.experiment, self._config, self._task, self._simulations, self._say)
+        try:
+            plan.retry_failed_round()
+        except OSError as error:
+            raise BadExperiment(
+                f"cannot write to {self.experiment}: {error.strerror}. Make room there, or make it "
+                "writable."
+            ) from error
+        return plan
+
+    def _screen(self) -> Screen | None:
+        """A new one: a screen remembers what it has accepted."""
+        return build_screen(self._config, self._task, self._simulations, self._say)
+
+    def _run_trials(self, plan: Plan, follower: Follower) -> str | None:
+        """Run trials as far as this session gets; the searcher's problem, if it has one."""
+        begun = time.monotonic()
+        config = self._config
+        with Cluster.connect(config.resources, config.algorithm.samples) as cluster:
+            follower.begin(plan.records, cluster.slots)
+            for line in (*plan.journal.damaged, *plan.notes):
+                follower.note(line)
+            try:
+                with watch_head(follower.note, _EndAtOnce(self, follower)):
+                    searched = (self.experiment, plan.space, config, plan.baseline)
+                    return run_tune(*searched, cluster, follower, self._trainable, self._screen)
+            finally:
+                follower.stop()
+                with contextlib.suppress(OSError):
+                    add_wall_time(self.experiment, time.monotonic() - begun, cluster.slots)
+
+    def write_up(self, problem: str | None) -> SearchStopped | Interrupted | None:
+        """Write what is known so far; what to tell the user of a search that is not at its end.
+
+        Args:
+            problem: why it has stopped; None where the user has interrupted it.
+        """
+        # What counts is not what Tune says but what is on storage.
+        plan = plan_of(self.experiment, self._config, self._task, self._simulations, draw=False)
+        try:
+            write_results(self.experiment)
+        except OSError as error:
+            if not is_of_storage(error):
+                raise
+            reason = storage_reason(error, self.experiment)
+            problem = problem or f"{reason}. Make room there."
+        else:
+            if plan.finished:
+                return None
+        done = f"{len(plan.records)} of {plan.total_trials} trials are finished and kept"
+        how = f"go on with: paploss resume {_short(self.experiment)}"
+        if problem:
+            return SearchStopped(f"the search has stopped: {problem}\n{done}; {how}")
+        return Interrupted(f"interrupted; {done}; {how}")
 
 
-def _write_up(
-    experiment: Path, config: SearchConfig, task: TaskConfig, problem: str | None
-) -> SearchStopped | Interrupted | None:
-    """Write what is known so far; what to tell the user of a search that is not at its end.
+class _Say:
+    """Tells the user what takes long: in the terminal, until `tell` is the search's display.
 
-    Args:
-        problem: why it has stopped; None where the user has interrupted it.
+    A copy that was pickled tells the terminal again.
     """
-    # What counts is not what Tune says but what is on storage.
-    plan = plan_of(experiment, config, task)
-    try:
-        write_results(experiment)
-    except OSError as error:
-        if not is_of_storage(error):
-            raise
-        problem = problem or f"{storage_reason(error, experiment)}. Make room there."
-    else:
-        if plan.finished:
-            return None
-    done = f"{len(plan.records)} of {plan.total_trials} trials are finished and kept"
-    how = f"go on with: paploss resume {_short(experiment)}"
-    if problem:
-        return SearchStopped(f"the search has stopped: {problem}\n{done}; {how}")
-    return Interrupted(f"interrupted; {done}; {how}")
+
+    def __init__(self) -> None:
+        self.tell: Callable[[str], None] = _print
+
+    def __call__(self, line: str) -> None:
+        self.tell(line)
+
+    def __reduce__(self) -> Any:
+        return _Say, ()
+
+
+def _print(line: str) -> None:
+    Console(stderr=True).print(line, style="dim", soft_wrap=True)
 
 
 class _EndAtOnce:
@@ -172,16 +189,14 @@ class _EndAtOnce:
     From a thread, a few seconds before Ray would end the process itself, and say so its own way.
     """
 
-    def __init__(
-        self, experiment: Path, config: SearchConfig, task: TaskConfig, follower: Follower
-    ) -> None:
-        self._search = (experiment, config, task)
+    def __init__(self, session: _Session, follower: Follower) -> None:
+        self._session = session
         self._follower = follower
 
     def __call__(self, problem: str) -> None:
         try:
             self._follower.stop()
-            ending = _write_up(*self._search, problem)
+            ending = self._session.write_up(problem)
             self._follower.end("stopped", problem)
             self._follower.__exit__(None, None, None)
             print(f"error: {ending}", file=sys.stderr, flush=True)

@@ -560,9 +560,9 @@ class Below:
         self.told.append(theta.tolist())
 
 
-def screened(folder, screen, **settings):
+def screened(folder, screen, draw=True, **settings):
     config = SearchConfig(name="x", **{"algorithm": {"rounds": 2, "samples": 4}, **settings})
-    return Plan(SPACE, config, Journal(folder), "Focal + GIoU", screen)
+    return Plan(SPACE, config, Journal(folder), "Focal + GIoU", screen, draw=draw)
 
 
 def earned(assignment, reward, **fields):
@@ -609,7 +609,7 @@ def test_a_sample_that_no_screen_wants_is_tried_in_the_end(tmp_path):
         *[(1, 0, False), (1, 1, False), (1, 2, True)],
     ]
     assert len([a for a in plan.open if a.key.phase == "search"]) == 2
-    assert plan.notes[0].endswith("2 are tried all the same, as the last of many attempts")
+    assert plan.notes[0].endswith("; 2 tried all the same")
 
 
 def test_what_is_on_storage_is_not_drawn_or_screened_again(tmp_path):
@@ -620,6 +620,25 @@ def test_what_is_on_storage_is_not_drawn_or_screened_again(tmp_path):
     assert [a.theta for a in again.open] == [a.theta for a in first.open]
     assert screen.asked == 0 and len(screen.told) == 1 + 4
     assert again.notes == []
+
+
+def test_who_only_looks_draws_nothing(tmp_path):
+    plan = screened(tmp_path, Below())
+    go_through(plan, phases=("baseline", "start"))
+    ahead = tmp_path / "samples" / "round-000.json"
+    kept = ahead.read_bytes()
+    ahead.unlink()
+    screen = Below()
+    look = screened(tmp_path, screen, draw=False)
+    assert screen.asked == 0 and not ahead.exists() and look.notes == []
+    assert look.open == [] and len(look.records) == len(plan.records)
+    assert look.total_trials == plan.total_trials and not look.finished
+    # With its samples it is the same plan.
+    ahead.write_bytes(kept)
+    look = screened(tmp_path, screen, draw=False)
+    assert [a.theta for a in look.open] == [a.theta for a in plan.open]
+    go_through(plan)
+    assert screened(tmp_path, screen, draw=False).finished
 
 
 def test_samples_of_other_rewards_are_drawn_anew(tmp_path):

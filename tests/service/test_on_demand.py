@@ -47,7 +47,8 @@ def test_the_user_is_told_what_is_waited_for(seen):
     assert first.startswith("waiting for machines: the cluster was asked for room for 2 trials, ")
     assert "none fits so far" in first
     changes = [text for text in others if "side by side now" in text]
-    assert changes and all("joined" in text for text in changes), seen["notes"]
+    # Where starting a machine takes long, Ray may replace it: one more joins, and one is lost.
+    assert changes and "joined" in changes[0], seen["notes"]
     assert "2 trials side by side now" in changes[-1]
 
 

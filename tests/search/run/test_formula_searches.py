@@ -11,6 +11,7 @@ from loss.formula_known import (
     GIOU,
     WRITTEN_CROSS_ENTROPY,
 )
+from search.run.hint import Simulations
 from search.run.load import load_search
 from search.run.screen import build_screen
 
@@ -43,7 +44,8 @@ def test_they_start_at_a_loss_that_has_much_beside_it(loaded):
 
 def test_what_trains_as_the_start_is_a_duplicate(loaded):
     config, task = loaded
-    screen = build_screen(config, task)
+    screen = build_screen(config, task, Simulations())
+    screen.accepted(np.array(task.start))  # as an algorithm tells it of its start
     same = np.array(task.start)
     names = family_of(task.criterion).names
     silent = [i for i, name in enumerate(names) if name.split(".")[-2] == "1"]

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from loss.by_head import family_of
-from loss.formula_filters import FormulaScreen
-from search.run.screen import LossScreen, Screens, build_screen
+from search.run.hint import Simulations
+from search.run.screen import LossScreen, Screens, Told, build_screen
 from tests.search.run.by_hand import TASK, config_in
 
 PAP = {"type": "parameterized_ap", "segments": 5}
@@ -14,7 +14,8 @@ PAP = {"type": "parameterized_ap", "segments": 5}
 def screen_of(tmp_path, criterion, **preflight):
     config = config_in(tmp_path).model_copy(deep=True)
     values = config.model_dump() | {"preflight": preflight}
-    return build_screen(type(config)(**values), TASK.model_copy(update={"criterion": criterion}))
+    task = TASK.model_copy(update={"criterion": criterion})
+    return build_screen(type(config)(**values), task, Simulations())
 
 
 def downhill(family, head=None):
@@ -53,8 +54,31 @@ def test_the_head_is_named_and_fixed_heads_are_not_looked_at(tmp_path):
     assert verdict is not None and verdict.endswith("(rcnn)")
 
 
+def test_many_looks_are_told():
+    class Picky:
+        def __init__(self):
+            self.told = []
+
+        def __call__(self, theta):
+            return None if theta[0] > 0.9 else "stage: reason"
+
+        def accepted(self, theta):
+            self.told.append(theta)
+
+    lines, picky = [], Picky()
+    screen = Told(picky, lines.append)
+    verdicts = [screen(np.array([i / 500])) for i in range(500)]
+    assert [v is None for v in verdicts] == [i > 450 for i in range(500)]
+    assert lines == [
+        "  250 formulas looked at before a trial, 250 rejected",
+        "  500 formulas looked at before a trial, 451 rejected",
+    ]
+    screen.accepted(np.ones(1))
+    assert len(picky.told) == 1
+
+
 def test_formulas_have_filters_of_their_own(tmp_path):
-    assert isinstance(screen_of(tmp_path, {"type": "formula"}), FormulaScreen)
+    assert isinstance(screen_of(tmp_path, {"type": "formula"}), Told)
     mixed = {"rpn": PAP, "rcnn": {"type": "formula"}}
     screen = screen_of(tmp_path, mixed)
     assert isinstance(screen, Screens)
