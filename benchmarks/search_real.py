@@ -1,4 +1,4 @@
-"""What do searches find after 16, 32 and 64 trials, trained again with fresh seeds?
+"""What do searches find after 8, 16, 32 and 64 trials, trained again with fresh seeds?
 
     python -m benchmarks.search_real EXPERIMENT... --work experiments/search_real
 
@@ -226,7 +226,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("experiments", nargs="+", type=Path)
     parser.add_argument("--work", type=Path, default=Path("experiments/search_real"))
-    parser.add_argument("--budgets", nargs="+", type=int, default=[16, 32, 64])
+    parser.add_argument("--budgets", nargs="+", type=int, default=[8, 16, 32, 64])
     parser.add_argument("--candidates", type=int, default=3)
     parser.add_argument("--processes", type=int, default=2, help="trials at a time")
     parser.add_argument("--no-references", dest="references", action="store_false")

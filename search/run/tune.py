@@ -59,12 +59,7 @@ def run_tune(
     at_once = most_at_once(config)
     metrics = SearchMetrics(config.name)
     everyone = _Listeners(listener, metrics)
-    handler = signal.getsignal(signal.SIGINT)
-
-    def interrupted() -> bool:
-        """In Tune's loop, or after it: Tune puts the handler back when it is interrupted."""
-        return signal.getsignal(signal.SIGINT) is handler
-
+    interrupted = _Interrupted()
     searcher = PlanSearcher(
         experiment,
         space,
@@ -77,39 +72,62 @@ def run_tune(
     )
     plan = searcher.plan
     metrics.begin(plan.records, plan.total_trials)
+    callbacks = [
+        MachineWatch(cluster, everyone, min(at_once, len(plan.open))),
+        ProgressCallback(listener, 60 * config.resources.pending_minutes, searcher),
+        metrics,
+        *tracker_callbacks(config, experiment, everyone.note),
+    ]
     try:
-        tune.run(
-            tune.with_resources(trainable, placement(config.resources)),
-            name=experiment.name,
-            storage_path=str(experiment.parent),
-            search_alg=searcher,
-            scheduler=KeepActors(searcher, config.algorithm.samples),
-            num_samples=-1,
-            max_concurrent_trials=at_once,
-            max_failures=2,
-            reuse_actors=config.resources.reuse_actors,
-            raise_on_failed_trial=False,
-            callbacks=[
-                MachineWatch(cluster, everyone, min(at_once, len(plan.open))),
-                ProgressCallback(listener, 60 * config.resources.pending_minutes, searcher),
-                metrics,
-                *tracker_callbacks(config, experiment, everyone.note),
-            ],
-            trial_name_creator=_trial_name,
-            trial_dirname_creator=_trial_name,
-            verbose=0,
-        )
+        tune.run(**_arguments(experiment, config, trainable, searcher), callbacks=callbacks)
         by_user = interrupted()
     except SearchStopped as stopped:
         return str(stopped)
     except Exception as error:  # of Ray, or of Tune's own files; the user gets a line of it
         return searcher.problem or f"Ray Tune has ended with {_last_line(error)}"
     finally:
-        signal.signal(signal.SIGINT, handler)
+        interrupted.restore()
         _keep_all(searcher, everyone)
     if searcher.problem or searcher.plan.finished or by_user:
         return searcher.problem
     return "Ray Tune has ended by itself with trials still to run; what it printed says why."
+
+
+def _arguments(
+    experiment: Path, config: SearchConfig, trainable: Any, searcher: PlanSearcher
+) -> dict[str, Any]:
+    """Of `tune.run`: what it is told of the search, beside who listens."""
+    return {
+        "run_or_experiment": tune.with_resources(trainable, placement(config.resources)),
+        "name": experiment.name,
+        "storage_path": str(experiment.parent),
+        "search_alg": searcher,
+        "scheduler": KeepActors(searcher, config.algorithm.samples),
+        "num_samples": -1,
+        "max_concurrent_trials": most_at_once(config),
+        "max_failures": 2,
+        "reuse_actors": config.resources.reuse_actors,
+        "raise_on_failed_trial": False,
+        "trial_name_creator": _trial_name,
+        "trial_dirname_creator": _trial_name,
+        "verbose": 0,
+    }
+
+
+class _Interrupted:
+    """Whether the user has interrupted Tune, in its loop or after it.
+
+    Tune puts its handler of SIGINT in the place of ours, and ours back when it is interrupted.
+    """
+
+    def __init__(self) -> None:
+        self._handler = signal.getsignal(signal.SIGINT)
+
+    def __call__(self) -> bool:
+        return signal.getsignal(signal.SIGINT) is self._handler
+
+    def restore(self) -> None:
+        signal.signal(signal.SIGINT, self._handler)
 
 
 def _keep_all(searcher: PlanSearcher, listener: Any) -> None:
