@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from benchmarks.halving import halving_table
 from benchmarks.measure import head, row
 
 Array = NDArray[np.float64]
@@ -71,6 +72,8 @@ def report(chosen: Sequence[dict[str, Any]], lines: Sequence[dict[str, Any]]) ->
     for each in rows:
         print(row((each.name, f"{each.cost:.2f}", _told(each.rank), _told(each.best_half),
                    f"{each.kept:.2f}")))  # fmt: skip
+    cheap = {name: rewards[name] for name in names if name not in FULL}
+    print(f"\n{halving_table(a, b, cheap, {each.name: each.cost for each in rows})}")
     return rows
 
 

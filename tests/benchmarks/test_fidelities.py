@@ -52,6 +52,7 @@ def test_a_report(capsys, tmp_path):
     said = capsys.readouterr().out
     assert "16 thetas; a full trial takes 8.0 s" in said
     assert "| cheap | 0.25 | -1.00 (-1.00 to -1.00) |" in said
+    assert "| cheap first, one in 4 in full |" in said
     figure(rows, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
 
