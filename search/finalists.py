@@ -24,17 +24,15 @@ def finalists(
     name = "policy mean" if algorithm.config.type == "ppo2" else "best guess"
     found = [(algorithm.best_guess().tolist(), name)]
     done = [r for r in records if r["phase"] == "search" and r["status"] == "ok"]
-    for record in sorted(done, key=_order(algorithm, done)):
+    predicted = algorithm.predict(np.array([r["theta"] for r in done])) if done else None
+    values = [r["reward"] for r in done] if predicted is None else predicted.tolist()
+    ranked = sorted(
+        zip(values, done, strict=True),
+        key=lambda pair: (-pair[0], pair[1]["round"], pair[1]["slot"]),
+    )
+    for _, record in ranked:
         if len(found) >= count:
             break
         if not any(np.array_equal(record["theta"], theta) for theta, _ in found):
             found.append((record["theta"], record["label"]))
     return found
-
-
-def _order(algorithm: SearchAlgorithm, done: list[Mapping[str, Any]]) -> Any:
-    """The best first; of equals, the one that was drawn first."""
-    predicted = algorithm.predict(np.array([r["theta"] for r in done])) if done else None
-    values = [r["reward"] for r in done] if predicted is None else predicted.tolist()
-    worth = {id(record): value for record, value in zip(done, values, strict=True)}
-    return lambda record: (-worth[id(record)], record["round"], record["slot"])
