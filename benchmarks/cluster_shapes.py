@@ -30,7 +30,8 @@ from typing import Any
 import numpy as np
 
 from search.journal import TrialKey
-from search.plan import Assignment, Plan
+from search.ledger import Assignment
+from search.plan import Plan
 
 SPREAD, STRAGGLERS = 0.2, 0.05
 LONG = 1800.0  # seconds of a trial of the paper's size, for the numbers that are worked out

@@ -9,9 +9,7 @@ The plan is a pure function of the configuration and the records; it may be rebu
 journal at any time, and goes on where the records end.
 """
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from search import rungs
@@ -21,22 +19,12 @@ from search.config import SearchConfig
 from search.early_stop import Rule, early_stop, is_exempt, rule_of
 from search.finalists import finalists
 from search.journal import Journal, TrialKey
+from search.ledger import Assignment, Ledger
 from search.race import most_trials, next_wave, scores_of
 from search.rejections import Rejections
 from search.screen import Screen
 from search.seeds import trial_seed
 from search.space import Array, SearchSpace
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """A trial to run: theta is None for the baseline, early_stop where it is always run whole."""
-
-    key: TrialKey
-    theta: tuple[float, ...] | None
-    seed: int
-    label: str
-    early_stop: Mapping[str, Any] | None = None
 
 
 class Plan:
@@ -78,16 +66,14 @@ class Plan:
         self._draws, self._drawn = draw, False
         self._candidates: list[tuple[list[float], str]] = []
         self._rule: Rule | None = None
-        self._records: dict[TrialKey, dict[str, Any]] = {}
-        self._assigned: dict[TrialKey, Assignment] = {}
-        self._kept: dict[TrialKey, dict[str, Any]] = {}
+        self._ledger = Ledger(journal)
         repeats = range(config.final.repeats)
         for repeat in repeats:
             self._assign(TrialKey("baseline", 0, 0, repeat), None, baseline)
         for repeat in repeats:
             self._assign(TrialKey("start", 0, 0, repeat), space.start, space.start_label)
         self._assign_round()
-        self._replay()
+        self._take_ready()
 
     @property
     def finished(self) -> bool:
@@ -97,12 +83,12 @@ class Plan:
     @property
     def open(self) -> list[Assignment]:
         """Trials without a record that can run now, in the order to run them."""
-        return [a for key, a in self._assigned.items() if key not in self._records]
+        return self._ledger.open
 
     @property
     def records(self) -> list[dict[str, Any]]:
         """All records so far, in the order of their assignment."""
-        return [self._records[key] for key in self._assigned if key in self._records]
+        return self._ledger.records
 
     @property
     def total_trials(self) -> int:
@@ -112,7 +98,7 @@ class Plan:
         return algorithm.rounds * round + 2 * final.repeats + most_trials(final.candidates, final)
 
     def assignment(self, key: TrialKey) -> Assignment | None:
-        return self._assigned.get(key)
+        return self._ledger.get(key)
 
     def record(self, record: dict[str, Any]) -> list[dict[str, Any]]:
         """Take in a finished trial: onto storage first, then into the policy.
@@ -125,41 +111,28 @@ class Plan:
         Raises:
             OSError: it could not be written; nothing has changed.
         """
-        key = TrialKey.of(record)
-        if key not in self._assigned or key in self._records:
+        if not self._ledger.awaits(TrialKey.of(record)):
             return []
-        self.journal.write(record)
-        self._apply(record)
-        return [record, *self._take_kept()]
+        self._ledger.write(record)
+        self._go_on(record)
+        return [record, *self._take_ready()]
 
-    def _replay(self) -> None:
-        self._kept = {TrialKey.of(record): record for record in self.journal.records()}
-        self._take_kept()
-
-    def _take_kept(self) -> list[dict[str, Any]]:
-        """Apply what is on storage and open by now: after a lost record, later ones wait for it."""
+    def _take_ready(self) -> list[dict[str, Any]]:
+        """Go on with what is on storage: after a lost record, later ones wait for it."""
         taken = []
         # A record opens the assignments of the next round, so one pass is not enough.
-        while self.problem is None:
-            ready = [key for key, record in self._kept.items() if self._awaits(record)]
-            if not ready:
-                break
-            for key in ready:
-                taken.append(self._kept.pop(key))
-                self._apply(taken[-1])
+        while self.problem is None and (ready := self._ledger.take_ready()):
+            for record in ready:
+                self._ledger.enter(record)
+                self._go_on(record)
+            taken += ready
         return taken
 
-    def _awaits(self, record: dict[str, Any]) -> bool:
-        """Whether `record` is of a trial that is open: of its key, and of its theta.
-
-        A round that followed a record which was lost, and came out otherwise, runs again.
-        """
-        key = TrialKey.of(record)
-        assignment = self._assigned.get(key)
-        if assignment is None or key in self._records:
-            return False
-        theta = None if assignment.theta is None else list(assignment.theta)
-        return bool(record.get("theta") == theta)
+    def _go_on(self, record: dict[str, Any]) -> None:
+        if TrialKey.of(record).phase == "final":
+            self._go_on_with_race()
+        else:
+            self._go_on_with_rounds()
 
     def retry_failed_round(self) -> None:
         """Take back the failures of the round, or the final race, that stopped the search.
@@ -169,24 +142,13 @@ class Plan:
         """
         if self.problem is None:
             return
-        failed = [
-            key
-            for key, record in self._records.items()
-            if record["status"] == "failed"
-            and (key.phase not in ("rung", "search") or key.round == self.algorithm.round)
-        ]
-        self.journal.forget(failed)
-        for key in failed:
-            del self._records[key]
+        failed = [TrialKey.of(r) for r in self._ledger.records if r["status"] == "failed"]
+        current = self.algorithm.round
+        sampled = ("rung", "search")
+        self._ledger.take_back(
+            [key for key in failed if key.phase not in sampled or key.round == current]
+        )
         self.problem = None
-
-    def _apply(self, record: dict[str, Any]) -> None:
-        key = TrialKey.of(record)
-        self._records[key] = record
-        if key.phase == "final":
-            self._go_on_with_race()
-        else:
-            self._go_on_with_rounds()
 
     # --- rounds ---------------------------------------------------------------------------------
 
@@ -194,47 +156,37 @@ class Plan:
         """End the round if all is known that it needs, and begin what follows."""
         if self.algorithm.finished or not self._drawn:
             return
-        if self.algorithm.learns_from_start and not self._all_known(self._keys("start")):
+        start = self._ledger.keys("start")
+        if self.algorithm.learns_from_start and not self._ledger.all_known(start):
             return
         if self.config.rungs and not self._promoted():
             return
-        if self._all_known(self._round_keys()):
+        if self._ledger.all_known(self._round_keys()):
             self._end_round()
-
-    def _keys(self, phase: str) -> list[TrialKey]:
-        return [key for key in self._assigned if key.phase == phase]
-
-    def _all_known(self, keys: Sequence[TrialKey]) -> bool:
-        return all(key in self._records for key in keys)
 
     def _round_keys(self, phase: str = "search") -> list[TrialKey]:
         """Of the current round, by slot."""
         round = self.algorithm.round
         slots = range(self.config.algorithm.samples)
         keys = (TrialKey(phase, round, slot, 0) for slot in slots)
-        return [key for key in keys if key in self._assigned]
+        return [key for key in keys if key in self._ledger]
 
     def _promoted(self) -> bool:
         """Whether the round's rung is over; the best of it are assigned in full then."""
         rung = self._round_keys("rung")
-        if not self._all_known(rung):
+        if not self._ledger.all_known(rung):
             return False
         if self._too_many_failed(rung):
             return False
-        cheap = [self._reward(key) for key in rung]
+        cheap = [self._ledger.reward(key) for key in rung]
         for slot in rungs.promoted(cheap, self.config.full_samples):
-            theta = self._assigned[rung[slot]].theta
+            theta = self._ledger[rung[slot]].theta
             self._assign_sample(TrialKey("search", rung[slot].round, slot, 0), theta)
         return True
 
-    def _reward(self, key: TrialKey) -> float:
-        """NaN for a trial that failed."""
-        record = self._records[key]
-        return math.nan if record["status"] == "failed" else float(record["reward"])
-
     def _too_many_failed(self, keys: Sequence[TrialKey]) -> bool:
         """Whether fewer than half are left to learn from; that is a problem then."""
-        failed = [self._records[k] for k in keys if self._records[k]["status"] == "failed"]
+        failed = self._ledger.failures(keys)
         if 2 * len(failed) <= len(keys):
             return False
         errors = sorted({str(record["error"]) for record in failed})
@@ -249,19 +201,20 @@ class Plan:
         if self._too_many_failed(keys):
             return
         if self.algorithm.learns_from_start and self.algorithm.round == 0:
-            self.algorithm.tell_start([self._reward(key) for key in self._keys("start")])
+            start = self._ledger.keys("start")
+            self.algorithm.tell_start([self._ledger.reward(key) for key in start])
         if self.config.rungs:
             rewards = self._rewards_with_rungs()
         else:
-            rewards = [self._reward(key) for key in keys]
+            rewards = [self._ledger.reward(key) for key in keys]
         self.algorithm.tell(rewards)
         self._assign_round()
 
     def _rewards_with_rungs(self) -> list[float]:
         """What the samples of the round count for: rewards in full, or what the rung says."""
         line = rungs.fit(rungs.pairs_of(self.records, self.algorithm.round + 1))
-        cheap = [self._reward(key) for key in self._round_keys("rung")]
-        full = {key.slot: self._reward(key) for key in self._round_keys()}
+        cheap = [self._ledger.reward(key) for key in self._round_keys("rung")]
+        full = {key.slot: self._ledger.reward(key) for key in self._round_keys()}
         counted: list[float] = rungs.rewards_of_round(cheap, full, line).tolist()
         return counted
 
@@ -304,11 +257,11 @@ class Plan:
         phase = "rung" if self.config.rungs else "search"
         for slot, theta in enumerate(thetas):
             key = TrialKey(phase, round, slot, 0)
-            if key not in self._assigned:  # as those are that were drawn ahead
+            if key not in self._ledger:  # as those are that were drawn ahead
                 self._assign_sample(key, theta.tolist())
 
     def _assign_sample(self, key: TrialKey, theta: Any) -> None:
-        if key in self._assigned:
+        if key in self._ledger:
             return
         stop = None
         if self.config.early_stop and key.phase == "search":
@@ -324,7 +277,7 @@ class Plan:
             self._candidates = [(theta, label) for theta, label in kept["candidates"]]
         else:
             self._candidates = finalists(
-                self.algorithm, self._records.values(), self.config.final.candidates
+                self.algorithm, self._ledger.records, self.config.final.candidates
             )
             evidence = self.algorithm.evidence
             self.journal.write_samples(
@@ -334,23 +287,24 @@ class Plan:
 
     def _assign_wave(self) -> None:
         """What the race needs next, repeats outermost, so that no candidate waits for another."""
-        results, others = scores_of(self._records.values())
+        results, others = scores_of(self._ledger.records)
         wave = next_wave(results, len(self._candidates), self.config.final, others)
         for candidate, repeat in sorted(wave, key=lambda pair: pair[::-1]):
             key = TrialKey("final", candidate, 0, repeat)
-            if key not in self._assigned:
+            if key not in self._ledger:
                 self._assign(key, *self._candidates[candidate])
 
     def _go_on_with_race(self) -> None:
-        race = self._keys("final")
-        if not self._all_known(race):
+        race = self._ledger.keys("final")
+        if not self._ledger.all_known(race):
             return
         self._assign_wave()
-        if len(self._keys("final")) > len(race):
+        if len(self._ledger.keys("final")) > len(race):
             return
         # A race of which nothing is known has no winner, and is not the end.
-        if all(self._records[key]["status"] == "failed" for key in race):
-            errors = sorted({str(self._records[key]["error"]) for key in race})
+        failed = self._ledger.failures(race)
+        if len(failed) == len(race):
+            errors = sorted({str(record["error"]) for record in failed})
             self.problem = f"every trial of the final race failed. Errors: {' | '.join(errors)}"
 
     def _assign(
@@ -359,4 +313,4 @@ class Plan:
         slot = 0 if self.config.paired_seeds and key.phase == "search" else key.slot
         seed = trial_seed(self.config.seed, key.phase, key.round, slot, key.repeat)
         point = None if theta is None else tuple(theta)
-        self._assigned[key] = Assignment(key, point, seed, label, stop)
+        self._ledger.assign(Assignment(key, point, seed, label, stop))

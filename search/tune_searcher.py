@@ -16,7 +16,8 @@ from ray.tune.search import Searcher
 from paploss.files import is_of_storage, storage_reason
 from search.config import SearchConfig
 from search.journal import Journal, TrialKey
-from search.plan import Assignment, Plan
+from search.ledger import Assignment
+from search.plan import Plan
 from search.screen import Screen
 from search.space import SearchSpace
 from search.storage import StorageTrouble
