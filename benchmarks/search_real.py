@@ -158,7 +158,7 @@ def draw(found: pd.DataFrame, losses: Sequence[Loss], runs: Runs, path: Path) ->
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(8, 5))
+    figure, axes = pyplot.subplots(figsize=(8, 5.5), layout="constrained")
     for n, (group, rows) in enumerate(found.groupby("group", sort=False)):
         means = rows.groupby("budget")["test"].mean()
         color = f"C{n}"
@@ -173,8 +173,7 @@ def draw(found: pd.DataFrame, losses: Sequence[Loss], runs: Runs, path: Path) ->
     ticks = sorted(found["budget"].unique())
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.set(xlabel="full trials in the search", ylabel="AP of the winner, third split")
-    axes.legend(fontsize=8, ncols=2)
-    figure.tight_layout()
+    figure.legend(loc="outside lower center", fontsize=8, ncols=4)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
 

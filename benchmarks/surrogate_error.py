@@ -1,10 +1,10 @@
 """How good is the surrogate of finished trials?
 
-    python -m benchmarks.surrogate_error [--table benchmarks/data/shapes_trials.csv]
+    python -m benchmarks.surrogate_error [--table benchmarks/data/shapes_trials.csv] [--model trees]
 
-Prints how far each model is off on trials that it has not seen, which curves matter, how far
-rewards of one theta spread, what it says of known losses, and how high an optimiser gets that is
-let loose on it.
+Prints how far each model, or the one asked for, is off on trials that it has not seen, which curves
+matter, how far rewards of one theta spread, what it says of known losses, and how high an optimiser
+gets that is let loose on it.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def held_out(
         simulated: the models see simulated AP, see `inputs_of`.
 
     Returns:
-        Those of each of `models`, and their mean.
+        Those of each of `models`, and their mean where there are several.
     """
     ap = table["simulated"].to_numpy(np.float64) if simulated else None
     inputs = inputs_of(thetas_of(table), ap)
@@ -54,7 +54,9 @@ def held_out(
         for name in models:
             model = MODELS[name]().fit(inputs[seen], rewards[seen])
             predicted[name][unseen] = np.clip(model.predict(inputs[unseen]), 0, 1)
-    return {**predicted, "mean": np.mean(list(predicted.values()), axis=0)}
+    if len(models) > 1:
+        predicted["mean"] = np.mean(list(predicted.values()), axis=0)
+    return predicted
 
 
 def _splits(table: pd.DataFrame, theta_ids: Any, by_experiment: bool) -> Iterator[tuple[Any, Any]]:
@@ -155,20 +157,24 @@ def known_losses(surrogate: Surrogate, table: pd.DataFrame) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--table", type=Path, default=TABLE)
-    table = full_trials(read_table(parser.parse_args().table))
+    parser.add_argument("--model", choices=sorted(MODELS), default="mean")
+    arguments = parser.parse_args()
+    kind = arguments.model
+    single = [name for name in MODELS if name != "mean"] if kind == "mean" else [kind]
+    table = full_trials(read_table(arguments.table))
     rewards = table["reward"].to_numpy(np.float64)
     print(f"{len(table)} full trials, rewards {rewards.mean():.3f} ± {rewards.std():.3f}\n")
 
     print(head(["model", "left out", "RMSE", "R2", "Spearman", *_BEST]))
     for simulated in (True, False):
         for by_experiment in (False, True):
-            for model, predicted in held_out(table, by_experiment, simulated).items():
+            for model, predicted in held_out(table, by_experiment, simulated, single).items():
                 seen = "simulated AP" if simulated else "curves alone"
                 left_out = "an experiment" if by_experiment else "a tenth of the thetas"
                 name = f"{seen}, {model} | {left_out}"
                 print(error_row(name, predicted, rewards), flush=True)
 
-    surrogate = Surrogate(table)
+    surrogate = Surrogate(table, kind)
     noise = surrogate.noise
     at = ", ".join(f"{sd:.4f} at {r:g}" for r, sd in zip(_LEVELS, noise(_LEVELS), strict=True))
     print(f"\nSpread over seeds ({noise.trials} trials of {noise.thetas} thetas): {at}.\n")
@@ -179,11 +185,11 @@ def main() -> None:
 
     print("\n" + head(["loss", "surrogate", "trials (number)", "distance"]))
     print("\n".join(known_losses(surrogate, table)))
-    print("\n" + head(["optimiser's seed", "surrogate", "distance", "by the other models"]))
-    others = {kind: Surrogate(table, kind) for kind in MODELS if kind != "mean"}
+    print("\n" + head(["optimiser's seed", "surrogate", "distance", "by each model"]))
+    others = {name: Surrogate(table, name) for name in single}
     for seed in range(5):
         theta, value, away = climb(surrogate, seed)
-        told = ", ".join(f"{kind} {model(theta[None])[0]:.3f}" for kind, model in others.items())
+        told = ", ".join(f"{name} {one(theta[None])[0]:.3f}" for name, one in others.items())
         print(row([str(seed), f"{value:.3f}", f"{away:.2f}", told]), flush=True)
     print(f"\nThe best trial: {rewards.max():.3f}, by the surrogate {_best_known(surrogate):.3f}.")
 
