@@ -48,6 +48,7 @@ FIDELITIES: dict[str, Fidelity | None] = {
     "images 1/2, 1 class": Fidelity(images=0.5, classes=1),
     "images 1/4, size 2/3, val 1/2": Fidelity(images=0.25, image_size=0.67, val_images=0.5),
 }
+PHASE = "fidelity"
 MEASURED = "measured.json"
 """Of early_scores.py."""
 _STALL_SECONDS = 600.0
@@ -83,10 +84,14 @@ def task_of(experiments: Sequence[Path]) -> dict[str, Any]:
 
 
 def spec_of(task: dict[str, Any], trial: dict[str, Any], fidelity: str) -> TrialSpec:
-    seed = zlib.crc32(f"{trial['source']} {fidelity}".encode())
+    seed = _seed(trial["source"], fidelity)
     theta = {str(k): value for k, value in enumerate(trial["theta"])}
     spec = trial_spec(task, {"phase": "search", "repeat": 0, "theta": theta, "seed": seed})
     return spec.model_copy(update={"fidelity": FIDELITIES[fidelity], "threads": 1})
+
+
+def _seed(source: str, fidelity: str) -> int:
+    return zlib.crc32(f"{source} {fidelity}".encode())
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -145,6 +150,29 @@ def measure(server: TrialProcess, spec: TrialSpec) -> dict[str, Any]:
 
 def _plain(fidelities: dict[str, Fidelity | None]) -> dict[str, Any]:
     return {name: f and f.model_dump(exclude_defaults=True) for name, f in fidelities.items()}
+
+
+def records_of(path: Path) -> Iterator[dict[str, Any]]:
+    """What `run` wrote to `path`, as records of a journal in a phase of their own.
+
+    The round counts thetas, the slot fidelities.
+    """
+    header, *lines = read_lines(path)
+    places = {trial["source"]: place for place, trial in enumerate(header["chosen"])}
+    names = list(header["fidelities"])
+    for line in lines:
+        place, name = places[line["source"]], line["fidelity"]
+        yield {
+            "phase": PHASE,
+            "round": place,
+            "slot": names.index(name),
+            "repeat": 0,
+            "seed": _seed(line["source"], name),
+            "theta": header["chosen"][place]["theta"],
+            "seconds": sum((line["timing"] or {}).values()),
+            "fidelity": header["fidelities"][name],
+            **{key: line[key] for key in ("status", "reward")},
+        }
 
 
 def main() -> None:

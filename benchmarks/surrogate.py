@@ -167,47 +167,43 @@ MODELS: dict[str, Callable[[], Model]] = {
 
 @dataclass(frozen=True)
 class Noise:
-    """Standard deviation of a reward over training seeds, linear in its level.
+    """Standard deviation of a reward over training seeds.
+
+    One for all thetas that learn; below, it falls with the reward. In between are those that learn
+    with some seeds and not with others (.04 to .13 from .05 to .15): too few to tell them apart.
 
     Attributes:
+        sd: of thetas that learn.
+        level: the reward from which on they do.
         trials, thetas: that it was measured on.
     """
 
-    base: float
-    slope: float
+    sd: float
+    level: float
     trials: int
     thetas: int
 
     def __call__(self, rewards: Array) -> Array:
-        return np.maximum(self.base + self.slope * rewards, _LEAST_SD)
+        return np.maximum(self.sd * np.minimum(rewards / self.level, 1), _LEAST_SD)
 
 
 def noise_of(table: pd.DataFrame) -> Noise:
-    """From trials of one theta with several seeds, in the phases start and final.
+    """From full trials of one theta with several seeds.
 
     Search trials are left out: those that ran again were chosen for their rewards, so these lie too
     high.
     """
-    again = table[table["phase"].isin(("start", "final"))]
+    again = table[table["phase"].isin(("start", "final", "fidelity"))]
     columns = [name for name in table.columns if name.startswith("theta_")]
     # Searches of one seed start with the same trials.
     again = again.drop_duplicates([*columns, "seed"])
     groups = [rows["reward"].to_numpy() for _, rows in again.groupby(columns) if len(rows) > 1]
-    trials = sum(map(len, groups))
-    if len(groups) < 3:  # no line through so few levels: one spread for all
-        known = sum(group.var(ddof=1) * (len(group) - 1) for group in groups)
-        free = trials - len(groups)
-        pooled = float(np.sqrt(known / free)) if free >= _LEAST_FREE else _USUAL_SD
-        return Noise(pooled, 0.0, trials, len(groups))
-    levels = np.array([group.mean() for group in groups])
-    squares = np.array([group.var(ddof=1) for group in groups])
-    weights = np.sqrt([len(group) - 1 for group in groups])
-    # Variance over level: its square root is what is wanted, and close to linear here.
-    design = np.stack([np.ones_like(levels), levels], axis=1) * weights[:, None]
-    (base, slope), *_ = np.linalg.lstsq(design, np.sqrt(squares) * weights, rcond=None)
-    # The mean of an sd of few repeats lies below the true one: .80 for two, .94 for five.
-    short = np.average(1 - 1 / (4 * (np.array([len(g) for g in groups]) - 0.75)), weights=weights)
-    return Noise(base / short, slope / short, trials, len(groups))
+    level = float(np.median([group.mean() for group in groups])) / 2 if groups else 0.0
+    learn = [group for group in groups if group.mean() >= level]
+    known = sum(float(group.var(ddof=1)) * (len(group) - 1) for group in learn)
+    trials, free = sum(map(len, learn)), sum(len(group) - 1 for group in learn)
+    sd = float(np.sqrt(known / free)) if free >= _LEAST_FREE else _USUAL_SD
+    return Noise(sd, max(level, _LEAST_SD), trials, len(learn))
 
 
 class Surrogate:

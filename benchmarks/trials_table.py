@@ -2,11 +2,12 @@
 
     python -m benchmarks.trials_table EXPERIMENT... --out benchmarks/data/shapes_trials.csv
 
-An EXPERIMENT is the folder of a search, or the runs.jsonl that `benchmarks.search_real` keeps. One
-row is one trial of one theta: where it comes from, how it ended, what it gave, and theta itself.
-Experiments that are there already are replaced by what their folders hold now. All of them must
-train what `--search` trains, so that their rewards can be compared. `--simulate` adds what the
-preflight's simulation gives for each theta (`loss.preflight.simulated`).
+An EXPERIMENT is the folder of a search, the runs.jsonl that `benchmarks.search_real` keeps, or the
+fidelities.jsonl of `benchmarks.fidelities`. One row is one trial of one theta: where it comes from,
+how it ended, what it gave, and theta itself. Experiments that are there already are replaced by
+what their folders hold now. All of them must train what `--search` trains, so that their rewards
+can be compared. `--simulate` adds what the preflight's simulation gives for each theta
+(`loss.preflight.simulated`).
 """
 
 import argparse
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from benchmarks import fidelities
 from loss.by_head import family_of
 from paploss.errors import BadExperiment, UserError
 from paploss.files import open_atomic
@@ -32,9 +34,9 @@ from search.run.load import load_search
 from search.space import Array
 from trainers.config import TaskConfig
 
-PHASES = ("start", "search", "rung", "final")
+PHASES = ("start", "search", "rung", "final", fidelities.PHASE)
 KEY = ["source", "phase", "round", "slot", "repeat"]
-_FIDELITY = {"images": 1.0, "image_size": 1.0, "classes": None}
+_FIDELITY = {"images": 1.0, "image_size": 1.0, "classes": None, "epochs": 1.0, "val_images": 1.0}
 _DIGITS = 6
 
 
@@ -65,6 +67,8 @@ def read_trials(path: Path, task: TaskConfig) -> pd.DataFrame:
     Raises:
         BadExperiment: it is neither, or it trains something else than `task`.
     """
+    if path.stem == "fidelities":
+        return rows_of(fidelities.records_of(path), path.stem)
     if path.is_file():
         lines = path.read_text(encoding="utf-8").splitlines()
         return rows_of((json.loads(line) for line in lines), path.parent.name)
@@ -108,7 +112,9 @@ def read_table(path: Path) -> pd.DataFrame:
 
 def full_trials(table: pd.DataFrame) -> pd.DataFrame:
     """The trials at full fidelity that are evidence about their theta: ok or diverged."""
-    whole = (table["images"] == 1) & (table["image_size"] == 1) & table["classes"].isna()
+    whole = table["classes"].isna()
+    for name in ("images", "image_size", "epochs", "val_images"):
+        whole &= table[name] == 1
     ended = table["status"].isin(("ok", "diverged"))
     return table[whole & ended & (table["phase"] != "rung")].reset_index(drop=True)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.fidelities import FIDELITIES, chosen, read_lines, spec_of
+from benchmarks.fidelities import FIDELITIES, chosen, read_lines, records_of, spec_of
 from benchmarks.fidelity_report import figure, report, spearman
 from search.journal import Journal
 
@@ -103,3 +103,19 @@ def shapes_task(tmp_path):
         "schedule": {},
         "resources": {"gpus_per_trial": 0.0, "cpus_per_trial": 1.0},
     }
+
+
+def test_runs_are_records_of_a_journal(tmp_path):
+    trials = [{"source": name, "theta": [0.25, 0.5]} for name in ("a", "b")]
+    header = {"chosen": trials, "fidelities": {"full": None, "cheap": {"epochs": 0.5}}}
+    timing = {"setup": 0.5, "train": 2.0}
+    run = {"source": "b", "fidelity": "cheap", "status": "ok", "reward": 0.125, "timing": timing}
+    failed = {**run, "fidelity": "full", "status": "failed", "reward": None, "timing": None}
+    path = tmp_path / "fidelities.jsonl"
+    path.write_text("\n".join(map(json.dumps, (header, run, failed))))
+    cheap, full = records_of(path)
+    assert [cheap[key] for key in ("phase", "round", "slot", "repeat")] == ["fidelity", 1, 1, 0]
+    assert (cheap["theta"], cheap["fidelity"]) == ([0.25, 0.5], {"epochs": 0.5})
+    assert (cheap["seconds"], cheap["reward"]) == (2.5, 0.125)
+    assert (full["slot"], full["status"], full["reward"]) == (0, "failed", None)
+    assert full["seed"] != cheap["seed"]

@@ -62,19 +62,20 @@ def test_a_held_out_prediction_has_not_seen_its_theta(monkeypatch, by_experiment
     assert np.corrcoef(predicted[:48], twice["reward"][:48])[0, 1] < 0.5
 
 
-def test_noise_is_measured_on_fresh_seeds_by_level():
+def test_noise_is_measured_on_fresh_seeds_of_thetas_that_learn():
     rng = np.random.default_rng(0)
-    rows = []
-    for n, level in enumerate(np.linspace(0.05, 0.25, 200)):
-        for seed, luck in enumerate(rng.standard_normal(3)):
-            reward = level + 0.1 * level * luck
-            rows.append({"phase": "final", "reward": reward, "theta_0": n, "seed": seed})
-    rows.append(
-        {"phase": "search", "reward": 0.9, "theta_0": 0, "seed": 9}
-    )  # chosen for it: no measure
+    rows = [
+        {"phase": "final", "reward": level + spread * luck, "theta_0": n, "seed": seed}
+        for n, (level, spread) in enumerate([(0.2, 0.02)] * 150 + [(0.01, 0.001)] * 50)
+        for seed, luck in enumerate(rng.standard_normal(3))
+    ]
+    # Chosen for its reward: no measure.
+    rows.append({"phase": "search", "reward": 0.9, "theta_0": 0, "seed": 9})
     noise = noise_of(pd.DataFrame(rows))
-    assert noise.trials == 600 and noise.thetas == 200
-    np.testing.assert_allclose(noise(np.array([0.1, 0.2])), [0.01, 0.02], rtol=0.15)
+    assert noise.trials == 450 and noise.thetas == 150
+    # From half the median of thetas' means on it is one; below, it falls with the reward.
+    np.testing.assert_allclose(noise(np.array([0.05, 0.1, 0.3])), [0.01, 0.02, 0.02], rtol=0.1)
+    assert noise(np.array([0.0]))[0] == 0.003
 
 
 def test_one_repeated_theta_gives_one_spread_for_all():
@@ -82,6 +83,6 @@ def test_one_repeated_theta_gives_one_spread_for_all():
     values = [{"reward": n / 100, "seed": n, "theta_0": 0.2, "phase": "start"} for n in range(1, 8)]
     rows = pd.DataFrame(values + values)  # two searches of one seed: nothing new
     noise = noise_of(rows)
-    np.testing.assert_allclose(noise(np.array([0.0, 0.3])), 0.01 * (14 / 3) ** 0.5)
+    np.testing.assert_allclose(noise(np.array([0.02, 0.3])), 0.01 * (14 / 3) ** 0.5)
     assert noise.trials == 7
-    assert noise_of(rows.iloc[:3]).base == 0.015  # two degrees of freedom say next to nothing
+    assert noise_of(rows.iloc[:3]).sd == 0.015  # two degrees of freedom say next to nothing

@@ -45,6 +45,14 @@ def test_one_row_a_theta_in_the_order_of_keys():
     np.testing.assert_array_equal(thetas_of(table)[2], [0.25, 1 / 3])
 
 
+@pytest.mark.parametrize("name", ["images", "image_size", "epochs", "val_images"])
+def test_a_trial_is_full_in_every_way_or_it_is_none(name):
+    cheap = record("fidelity", 0, 0, [0.5, 0.5], fidelity={name: 0.5})
+    assert rows_of(iter([cheap]), "a")[name].tolist() == [0.5]
+    assert not len(full_trials(rows_of(iter([cheap]), "a")))
+    assert len(full_trials(rows_of(iter([{**cheap, "fidelity": None}]), "a"))) == 1
+
+
 def test_full_trials_are_those_that_are_evidence():
     full = full_trials(rows_of(iter(RECORDS), "a"))
     assert full[["phase", "slot"]].values.tolist() == [["search", 1]]
