@@ -87,13 +87,15 @@ class Experiment:
         space = space_of(self.task, simulations)
         algorithm = build_algorithm(space, self.config.algorithm, self.config.seed)
         algorithm.tell_start([_reward(r) for r in self.start])
+        journal = Journal(self.path)
         for round in range(rounds):
             samples = self._slots(round)
+            rejected = journal.samples(f"round-{round:03d}").get("rejected", [])
             asked = {
                 "round": round,
                 "evidence": algorithm.evidence,
                 "thetas": [r["theta"] for r in samples],
-                "rejected": [],
+                "rejected": rejected,
                 "ahead": {"thetas": self._ahead(round), "rejected": []},
             }
             if not algorithm.recall(asked):

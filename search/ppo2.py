@@ -36,6 +36,7 @@ def ppo2_update(
     rewards: ArrayLike,
     *,
     weights: ArrayLike | None = None,
+    screened: bool = False,
     clip: float = 0.1,
     lr: float = 0.01,
     steps: int = 100,
@@ -63,6 +64,7 @@ def ppo2_update(
         rewards: [M], NaN for a sample that failed: it is left out.
         weights: [M] w, > 0: of samples that were drawn from another policy (`importance`); 1 where
             None, as in the paper.
+        screened: whether thetas were drawn again until they passed a screen (`_ratios`).
 
     Returns:
         The new mean, [D] in (0, 1), float64.
@@ -83,6 +85,7 @@ def ppo2_update(
         thetas[known],
         rewards[known],
         weights=None if weights is None else np.asarray(weights)[known],
+        screened=screened,
         clip=clip,
         lr=lr,
         steps=steps,
@@ -100,6 +103,7 @@ def ppo2_path(
     rewards: Array,
     *,
     weights: Array | None = None,
+    screened: bool = False,
     clip: float,
     lr: float,
     steps: int,
@@ -109,16 +113,18 @@ def ppo2_path(
     All rewards count here: no NaN.
     """
     if weights is None:
+        weights = np.ones_like(rewards)
         advantages = rewards - rewards.mean()
     else:
         advantages = weights * (rewards - np.average(rewards, weights=weights))
+    passed = weights if screened else None
     log_prob_old = TruncatedNormal(mean, np.asarray(last_std)).log_prob(thetas)
     log_odds = special.logit(mean)
     first, second = np.zeros_like(mean), np.zeros_like(mean)
     warm_up = _WARM_UP * steps
     for t in range(steps):
         rate = lr * (t / warm_up if t <= warm_up else 1 - (t - warm_up) / (steps - warm_up))
-        _, gradient = clipped_loss(log_odds, std, thetas, log_prob_old, advantages, clip)
+        _, gradient = clipped_loss(log_odds, std, thetas, log_prob_old, advantages, clip, passed)
         first = _BETA1 * first + (1 - _BETA1) * gradient
         second = _BETA2 * second + (1 - _BETA2) * gradient**2
         step = first / (1 - _BETA1 ** (t + 1))
@@ -133,6 +139,7 @@ def clipped_loss(
     log_prob_old: Array,
     advantages: Array,
     clip: float,
+    passed: Array | None = None,
 ) -> tuple[float, Array]:
     """The loss of `ppo2_update` and its gradient with respect to the mean's log-odds.
 
@@ -142,21 +149,42 @@ def clipped_loss(
     Args:
         log_odds: [D]. std: [D] or a number. thetas: [M, D]. log_prob_old: [M, D], log p_mn.
         advantages: [M].
+        passed: [M], how much each sample counts for what passes a screen; None: there was none.
 
     Returns:
         (loss, gradient [D]).
     """
     mean = special.expit(log_odds)
     policy = TruncatedNormal(mean, np.asarray(std))
-    change = policy.log_prob(thetas) - log_prob_old  # [M, D]
+    change, score = _ratios(policy, thetas, log_prob_old, passed)
     low, high = np.log(1 - clip), np.log(1 + clip)
     passes = (low <= change) & (change <= high)
     free = advantages * np.exp(np.minimum(change.sum(axis=1), _MAX_LOG_RATIO))  # [M]
     clamped = advantages * np.exp(np.clip(change, low, high).sum(axis=1))  # [M]
     share = (np.sign(clamped - free) + 1) / 2  # of the free side in the minimum: 0, 1/2 or 1
     weight = (share * free)[:, None] + ((1 - share) * clamped)[:, None] * passes  # [M, D]
-    slope = (weight * policy.score(thetas)).mean(axis=0)
+    slope = (weight * score).mean(axis=0)
     return -float(np.minimum(free, clamped).mean()), -slope * mean * (1 - mean)
+
+
+def _ratios(
+    policy: TruncatedNormal, thetas: Array, log_prob_old: Array, passed: Array | None
+) -> tuple[Array, Array]:
+    """Logarithms of the densities' ratios, [M, D], and their derivatives by the location.
+
+    Samples that passed a screen have the density p / Z, where Z is the share of the policy that
+    passes, so that a ratio is q / p times Z_p / Z_q. The samples tell what that is: Z_q / Z_p is
+    the mean of q / p over what passed at p. Here so by coordinate, as the clamp is, which is right
+    to first order in how far Z moves, and exact where the screen looks at one coordinate.
+    """
+    change, score = policy.log_prob(thetas) - log_prob_old, policy.score(thetas)
+    if passed is None:
+        return change, score
+    top = change.max(axis=0)
+    parts = passed[:, None] * np.exp(change - top)  # [M, D]
+    share = parts.sum(axis=0)
+    moved = top + np.log(share / passed.sum())
+    return change - moved, score - (parts / share * score).sum(axis=0)
 
 
 def share_of_round(round: int, rounds: int) -> float:
@@ -173,9 +201,9 @@ class PPO2(SearchAlgorithm):
     The first mean is the space's start; the best guess is the mean.
 
     With a screen, samples are of the policy given that they pass, p(theta) / Z, where Z is the
-    share that passes. The update needs no Z: at the old policy the gradient of log Z is the same
-    for all samples, and the advantages add up to 0, so it drops out; farther away, Z scales all
-    ratios alike. So the mean goes where those that pass are better: only those are tried.
+    share that passes; the ratios of a round in which some did not pass allow for Z (`_ratios`).
+    Without, the mean drifts towards where it screens less, or does not dare to leave it. So the
+    mean goes where those that pass are better: only those are tried.
     """
 
     def __init__(
@@ -207,6 +235,7 @@ class PPO2(SearchAlgorithm):
             thetas,
             rewards,
             weights=weights,
+            screened=bool(self.rejections),
             clip=self.config.clip,
             lr=self.config.learning_rate,
             steps=self.config.steps,

@@ -328,29 +328,81 @@ def test_it_finds_a_target(seed):
     assert 1 - abs(search.best_guess() - target).mean() > 0.85
 
 
-def test_rejected_samples_leave_the_update_correct():
-    """The first gradient of samples that passed a screen is that of what passes, in the mean.
+@pytest.mark.parametrize("moved_to", [0.5, 0.55, 0.62])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_under_a_screen_ratios_are_those_of_what_passes(moved_to, weighted):
+    """The loss and its gradient, wherever the mean is by now, in one dimension by quadrature.
 
-    In one dimension, where integrals are sums: rewards r(x), accepted where x < .6.
+    Rewards r(x), accepted where x < .6: the densities of what passes are p / Z.
     """
-    mean, scale, log_odds = 0.55, 0.2, float(np.log(0.55 / 0.45))
+    mean, scale, next_scale, clip = 0.55, 0.2, 0.17, 0.1
     grid = (np.arange(40_000) + 0.5) / 40_000
-    accepted, reward = grid < 0.6, 0.2 + 0.3 * np.sin(5 * grid)
+    grid = grid[grid < 0.6]
 
-    def mean_of_accepted(location):
+    def passing(location, scale):
         density = np.exp(TruncatedNormal(np.array(location), np.array(scale)).log_prob(grid))
-        return (density * accepted * reward).sum() / (density * accepted).sum()
+        return density / density.sum()
 
-    nudge = 1e-5
-    slope = (mean_of_accepted(mean + nudge) - mean_of_accepted(mean - nudge)) / (2 * nudge)
+    old = passing(mean, scale)
+    reward = 0.2 + 0.3 * np.sin(5 * grid)
+    advantages = reward - (old * reward).sum()
 
-    generator = np.random.default_rng(0)
+    def loss(log_odds):
+        ratio = passing(1 / (1 + np.exp(-log_odds)), next_scale) / old
+        clamped = np.clip(ratio, 1 - clip, 1 + clip)
+        return -(old * np.minimum(advantages * ratio, advantages * clamped)).sum()
+
+    at, nudge = np.log(moved_to / (1 - moved_to)), 1e-4
+    slope = (loss(at + nudge) - loss(at - nudge)) / (2 * nudge)
+
+    # Samples of p, in a grid of quantiles; or of something else, with weights.
     policy = TruncatedNormal(np.array([mean]), np.array(scale))
-    thetas = policy.sample(generator.random((400_000, 1)))
-    thetas = thetas[thetas[:, 0] < 0.6]
+    if weighted:
+        thetas, weights = grid[:, None], len(grid) * old
+    else:
+        thetas = policy.sample(((np.arange(400_000) + 0.5) / 400_000)[:, None])
+        thetas = thetas[thetas[:, 0] < 0.6]
+        weights = np.ones(len(thetas))
     rewards = 0.2 + 0.3 * np.sin(5 * thetas[:, 0])
-    _, gradient = clipped_loss(
-        np.array([log_odds]), scale, thetas, policy.log_prob(thetas), rewards - rewards.mean(), 0.1
-    )
-    # The loss is the negative of the reward, and its variable the log-odds of the mean.
-    assert -gradient[0] == pytest.approx(slope * mean * (1 - mean), rel=0.02)
+    found, gradient = clipped_loss(
+        np.array([at]), next_scale, thetas, policy.log_prob(thetas),
+        weights * (rewards - np.average(rewards, weights=weights)), clip, weights,
+    )  # fmt: skip
+    assert found == pytest.approx(loss(at), rel=1e-3, abs=1e-6)
+    assert gradient[0] == pytest.approx(slope, rel=1e-3)
+
+
+def test_under_a_screen_the_mean_goes_where_those_that_pass_are_better():
+    """Accepted where x_0 < .5, in ten coordinates: with no regard to Z, ratios and their clamp
+    hold the mean back there, even where the reward rises with x_0."""
+    mean, generator = np.full(10, 0.5), np.random.default_rng(0)
+    policy = TruncatedNormal(mean, np.array(0.2))
+    moves = {screened: [] for screened in (False, True)}
+    for _ in range(40):
+        thetas = policy.sample(generator.random((64, 10)))
+        thetas = thetas[thetas[:, 0] < 0.5][:8]
+        for screened, found in moves.items():
+            rewards = 0.2 + 0.3 * thetas[:, 0]
+            new = ppo2_update(mean, 0.2, 0.175, thetas, rewards, screened=screened)
+            found.append(new[0] - mean[0])
+    # With the exact Z it is .062 (standard error .002).
+    assert np.mean(moves[True]) == pytest.approx(0.062, abs=0.01)
+    assert np.mean(moves[False]) < 0.02
+
+
+@pytest.mark.parametrize("screened", [False, True])
+def test_an_update_regards_the_screen_where_it_rejected_something(screened):
+    class BelowHalf:
+        def __call__(self, theta):
+            return "test: too high" if screened and theta[0] > 0.5 else None
+
+        def accepted(self, theta):
+            """Remembers nothing."""
+
+    config = AlgorithmConfig(rounds=2, samples=8)
+    search = PPO2(SearchSpace(("a", "b"), (0.5, 0.5)), config, 0, BelowHalf())
+    thetas, rewards = search.ask(), np.linspace(0.1, 0.8, 8)
+    assert bool(search.rejections) == screened
+    search.tell(rewards)
+    expected = ppo2_update([0.5, 0.5], 0.2, 0.1, thetas, rewards, screened=screened)
+    np.testing.assert_array_equal(search.best_guess(), expected)
