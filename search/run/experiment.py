@@ -17,6 +17,7 @@ from search.plan import Plan
 from search.run.hint import Say, SimulatedReward, Simulations, silent
 from search.run.load import split_config
 from search.run.screen import build_screen
+from search.run.threads import one_blas_thread
 from search.space import Array, SearchSpace
 from trainers.config import TaskConfig
 
@@ -82,7 +83,8 @@ def plan_of(
     space = space_of(task, simulations)
     screen = build_screen(config, task, simulations, say)
     title = criterion_title(task.baseline)
-    return Plan(space, config, Journal(experiment), title, screen, draw=draw)
+    with one_blas_thread():  # it tells its algorithm all rounds so far
+        return Plan(space, config, Journal(experiment), title, screen, draw=draw)
 
 
 def simulations_of(experiment: Path, say: Say = silent) -> Simulations:

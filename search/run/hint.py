@@ -2,16 +2,15 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from loss.by_head import is_by_head, is_searched
 from loss.criterion import Family
 from loss.preflight import simulated
+from search.run.threads import one_torch_thread
 from search.space import Array
 
 FILE = "simulated.jsonl"
@@ -48,7 +47,7 @@ class Simulations:
         text = json.dumps(settings, sort_keys=True, default=str)
         key = hashlib.sha256(text.encode()).hexdigest()[:32]
         if key not in self._known:
-            with one_thread():
+            with one_torch_thread():
                 self._known[key] = simulated(settings).ap
             self._keep(key)
             self._tell()
@@ -98,17 +97,6 @@ class SimulatedReward:
 def by_head(settings: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
     """By head; "" where there is one for all."""
     return settings if is_by_head(settings) else {"": settings}
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """torch on one thread: a simulated training is made of steps too small to share out."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _read(path: Path | None) -> list[tuple[str, float]]:

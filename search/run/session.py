@@ -27,6 +27,7 @@ from search.run.head import watch_head
 from search.run.only_process import only_process
 from search.run.results import add_wall_time, write_results
 from search.run.screen import build_screen
+from search.run.threads import one_blas_thread
 from search.run.tune import run_tune
 from search.screen import Screen
 from trainers.config import TaskConfig
@@ -61,7 +62,7 @@ def run_experiment(experiment: Path, trainable: Any = TrialTrainable) -> Path:
     experiment = experiment.absolute()
     session = _Session(experiment, trainable)
     advice = f"Watch it with `paploss show {experiment}`, or stop it first."
-    with only_process(experiment, advice):
+    with only_process(experiment, advice), one_blas_thread():
         ending = session.run()
     if ending is not None:
         raise ending
