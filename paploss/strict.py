@@ -57,7 +57,7 @@ def _describe(problem: Any, model: type[BaseModel]) -> str:
         return f"{name}: unknown key; {nearest(str(path[-1]), known)}"
     if problem["type"] == "missing":
         return f"{name}: missing; it has to be given."
-    message = problem["msg"].removeprefix("Value error, ")
+    message = _expected(problem, model, path)
     first = message.split()[0]
     # A name such as RetinaNet or H2 keeps its capitals.
     if first.isalpha() and first == first.capitalize():
@@ -65,7 +65,27 @@ def _describe(problem: Any, model: type[BaseModel]) -> str:
     given = repr(problem["input"])
     if len(given) > _LONGEST:
         given = f"{given[:_LONGEST]}..."
-    return f"{name or 'settings'}: got {given}; {message.rstrip('.')}."
+    shown = f"{name}: got {given}; " if name else ""  # of all settings, the message says which
+    return f"{shown}{message.rstrip('.')}{'' if message.endswith('?') else '.'}"
+
+
+def _expected(problem: Any, model: type[BaseModel], path: list[Any]) -> str:
+    """What is wrong with a value, in this project's words where pydantic has its own."""
+    kind, given = problem["type"], problem["input"]
+    if kind in ("model_type", "model_attributes_type"):
+        known = ", ".join(sorted(_fields_at(model, path)))
+        return f"expected settings by name: {known}"
+    if kind in ("bool_parsing", "bool_type"):
+        return "expected true or false"
+    if kind in ("tuple_type", "list_type"):
+        return "expected a list"
+    message: str = problem["msg"].removeprefix("Value error, ")
+    if kind == "literal_error" and isinstance(given, str):
+        choices = problem["ctx"]["expected"].replace(" or ", ", ").split(", ")
+        close = nearest(given.lower(), [choice.strip("'") for choice in choices])
+        if close.startswith("did"):
+            return f"{message}; {close}"
+    return message
 
 
 def _fields_at(model: Any, path: list[Any]) -> Iterator[str]:

@@ -34,10 +34,15 @@ def build_algorithm(
     """The algorithm that `config.type` names, at the start of its first round.
 
     Raises:
-        BadConfig: it needs a package that is not installed.
+        BadConfig: see `check_algorithm`.
     """
-    algorithm = ALGORITHMS[config.type]
-    missing = _missing(algorithm)
+    check_algorithm(config)
+    return ALGORITHMS[config.type](space, config, seed, screen)
+
+
+def check_algorithm(config: AlgorithmConfig) -> None:
+    """Raise BadConfig if `config.type` needs a package that is not installed."""
+    missing = _missing(ALGORITHMS[config.type])
     if missing:
         ready = ", ".join(name for name, other in ALGORITHMS.items() if not _missing(other))
         raise BadConfig(
@@ -45,7 +50,6 @@ def build_algorithm(
             f"Run `pip install 'paploss[{config.type}]'` on every machine that runs searches, or "
             f"choose one that is ready: {ready}."
         )
-    return algorithm(space, config, seed, screen)
 
 
 def _missing(algorithm: type[SearchAlgorithm]) -> list[str]:

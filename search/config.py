@@ -18,7 +18,9 @@ class AlgorithmConfig(StrictModel):
 
     type: Literal["ppo2", "random", "cem", "cma-es", "turbo", "tpe", "evolution", "guided"] = "ppo2"
     rounds: int = Field(40, ge=1, description="T: policy updates")
-    samples: int = Field(8, ge=2, description="M: thetas drawn in a round, trained side by side")
+    samples: int = Field(
+        8, ge=2, description="M: thetas drawn in a round, trained side by side and compared"
+    )
     sigma: float | None = Field(
         None, gt=0, le=1, description="spread of the first round; None: the algorithm's own"
     )
@@ -45,6 +47,10 @@ class AlgorithmConfig(StrictModel):
         return self
 
 
+OWN_SETTINGS = {"clip": "ppo2", "learning_rate": "ppo2", "steps": "ppo2", "rehearsal": "guided"}
+"""Settings of an algorithm that only one has."""
+
+
 def _by_name(value: Any) -> Any:
     return {"type": value} if isinstance(value, str) else value
 
@@ -58,7 +64,7 @@ class PreflightConfig(StrictModel):
 class RungsConfig(StrictModel):
     """Successive halving in a round: all samples at `fidelity`, the best of them in full."""
 
-    factor: int = Field(2, ge=2, description="one of so many samples is trained in full")
+    factor: int = Field(4, ge=2, description="one of so many samples is trained in full")
 
 
 class EarlyStopConfig(StrictModel):
@@ -180,7 +186,14 @@ class SearchConfig(StrictModel):
         samples = self.algorithm.samples
         if self.rungs and samples % self.rungs.factor:
             raise ValueError(
-                f"rungs.factor is {self.rungs.factor} for rounds of {samples} samples; expected "
-                "samples that it divides, so that each round trains as many in full"
+                f"rungs.factor is {self.rungs.factor} for rounds of {samples} samples; expected a "
+                f"factor that divides them, {_divisors(samples)}, so that each round trains as "
+                "many in full"
             )
         return self
+
+
+def _divisors(count: int) -> str:
+    """Those above 1: "2, 4 or 8"."""
+    *others, last = [str(k) for k in range(2, count + 1) if count % k == 0]
+    return f"{', '.join(others)} or {last}" if others else last

@@ -7,7 +7,7 @@ from typing import Any
 from paploss.errors import BadConfig
 from paploss.safe_yaml import load_yaml
 from paploss.strict import nearest, parse
-from search.config import SearchConfig
+from search.config import OWN_SETTINGS, AlgorithmConfig, SearchConfig
 from search.run.warm_start import is_experiment, start_from
 from trainers.config import TaskConfig
 from trainers.read import read_complete, with_files
@@ -30,14 +30,48 @@ def load_search(
         BadExperiment: one to start from that is none, or has nothing to start from.
     """
     values, file = read_complete("search", path, overrides, trust_code=trust_code)
-    return split_config(values, str(file), beside=file.parent)
+    where = _named(file, overrides)
+    search, task = split_config(values, where, beside=file.parent)
+    _check_algorithm(search.algorithm, where)
+    _check_rungs(search, task, where)
+    return search, task
+
+
+def _named(file: Path, overrides: Mapping[str, Any]) -> str:
+    """What settings were read from, for messages."""
+    return f"{file} with --set {' '.join(overrides)}" if overrides else str(file)
+
+
+def _check_algorithm(algorithm: AlgorithmConfig, where: str) -> None:
+    """Raise BadConfig for a setting that the algorithm would not look at."""
+    for key, owner in OWN_SETTINGS.items():
+        if key in algorithm.model_fields_set and algorithm.type != owner:
+            raise BadConfig(
+                f"{where}:\n  algorithm.{key}: a setting of {owner}, which {algorithm.type} does "
+                f"not have; leave it out, or choose {owner}."
+            )
+
+
+def _check_rungs(search: SearchConfig, task: TaskConfig, where: str) -> None:
+    """Raise BadConfig where one of `rungs` and `fidelity` is given without the other."""
+    example = "{images: 0.25, image_size: 0.67, val_images: 0.5}"
+    if search.rungs is not None and task.fidelity is None:
+        raise BadConfig(
+            f"{where}:\n  rungs: given without fidelity, so its trials would cost as much as full "
+            f"ones; expected what is cheaper about them as well, such as `fidelity: {example}`."
+        )
+    if task.fidelity is not None and search.rungs is None:
+        raise BadConfig(
+            f"{where}:\n  fidelity: given without rungs, so nothing would be trained at it; "
+            "expected `rungs: {factor: 4}` as well."
+        )
 
 
 def experiment_of(path: str, overrides: Mapping[str, Any], *, trust_code: bool = False) -> Path:
     """The folder of the experiment that the search YAML at `path` is for; see `load_search`."""
     values, file = read_complete("search", path, overrides, trust_code=trust_code)
     search = {key: values[key] for key in SearchConfig.model_fields if key in values}
-    config = parse(SearchConfig, search, str(file))
+    config = parse(SearchConfig, search, _named(file, overrides))
     return config.storage / config.name
 
 

@@ -5,6 +5,7 @@ import io
 from collections.abc import Iterator
 
 from paploss.errors import BadConfig, BadData
+from search.algorithms import check_algorithm
 from search.config import SearchConfig
 from search.run.trackers import check_trackers
 from trainers.config import TaskConfig
@@ -20,9 +21,10 @@ def check_before_trials(config: SearchConfig, task: TaskConfig) -> Iterator[str]
 
     Raises:
         BadData: the data set cannot be trained or scored on.
-        BadConfig: the detector cannot be built, or a criterion does not reach its training; a
-            tracker cannot be reported to.
+        BadConfig: the detector cannot be built, or a criterion does not reach its training; the
+            algorithm lacks a package; a tracker cannot be reported to.
     """
+    check_algorithm(config.algorithm)
     check_trackers(config.trackers)
     yield from check_data(task.data, task.reward)
     yield from check_search(config, task)

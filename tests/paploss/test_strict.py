@@ -1,10 +1,10 @@
 """Settings that accept nothing they do not know."""
 
 import copy
-from typing import Any
+from typing import Any, Literal
 
 import pytest
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from paploss.errors import BadConfig
 from paploss.strict import StrictModel, merged, nearest, override, parse
@@ -18,6 +18,15 @@ class Outer(StrictModel):
     name: str
     algorithm: Inner = Inner()
     maybe: Inner | None = None
+    kind: Literal["cma-es", "ppo2"] = "ppo2"
+    quick: bool = False
+    names: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _has_another_name(self) -> "Outer":
+        if self.name == "twice":
+            raise ValueError("name is 'twice'; expected another one")
+        return self
 
 
 @pytest.mark.parametrize(
@@ -26,7 +35,15 @@ class Outer(StrictModel):
         ({"name": "a", "algoritm": {}}, "algoritm: unknown key; did you mean 'algorithm'?"),
         ({"name": "a", "algorithm": {"round": 1}}, "round: unknown key; did you mean 'rounds'?"),
         ({"name": "a", "maybe": {"round": 1}}, "round: unknown key; did you mean 'rounds'?"),
-        ({"name": "a", "xyzzy": 1}, "known here: algorithm, maybe, name."),
+        ({"name": "a", "xyzzy": 1}, "known here: algorithm, kind, maybe, name, names, quick."),
+        ({"name": "a", "kind": "cmaes"}, "kind: got 'cmaes'; input should be 'cma-es' or 'ppo2'; "),
+        ({"name": "a", "kind": "cmaes"}, "did you mean 'cma-es'?"),
+        ({"name": "a", "kind": "PPO2"}, "did you mean 'ppo2'?"),
+        ({"name": "a", "kind": "xyzzy"}, "input should be 'cma-es' or 'ppo2'."),
+        ({"name": "a", "maybe": False}, "maybe: got False; expected settings by name: rounds."),
+        ({"name": "a", "quick": "perhaps"}, "quick: got 'perhaps'; expected true or false."),
+        ({"name": "a", "names": "b"}, "names: got 'b'; expected a list."),
+        ({"name": "twice"}, "\n  name is 'twice'; expected another one."),
         ({}, "name: missing"),
         ({"name": "a", "algorithm": {"rounds": 0}}, "algorithm.rounds: got 0; input should be"),
         ({"name": "a", "algorithm": {"rounds": float("nan")}}, "algorithm.rounds: got nan"),

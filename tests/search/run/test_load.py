@@ -135,7 +135,7 @@ def test_all_that_is_wrong_in_a_section_is_said_at_once(search):
     with pytest.raises(BadConfig) as error:
         load_search(str(search), {"algorithm.rounds": 0, "algorithm.sample": 3, "seed": "x"})
     lines = str(error.value).splitlines()
-    assert lines[0] == f"{search}:"
+    assert lines[0] == f"{search} with --set algorithm.rounds algorithm.sample seed:"
     assert len(lines) == 4
 
 
@@ -208,6 +208,51 @@ def test_a_file_may_name_another_algorithm_than_its_base(search):
 def test_an_algorithm_that_is_none(search):
     with pytest.raises(BadConfig, match=r"algorithm\.type: got 'turob'; input should be 'ppo2', "):
         algorithm_of(search, "algorithm=turob")
+
+
+def test_the_settings_that_were_set_are_named(search):
+    with pytest.raises(BadConfig, match=r"search\.yaml with --set algorithm\.rounds:\n"):
+        load_search(str(search), {"algorithm.rounds": 0})
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"rungs": {}}, "rungs: given without fidelity"),
+        ({"fidelity": {"images": 0.5}}, "fidelity: given without rungs"),
+    ],
+)
+def test_rungs_and_fidelity_need_each_other(search, given, message):
+    whole = {**SEARCH, "algorithm": {"rounds": 2, "samples": 4}}
+    search.write_text(yaml.safe_dump({**whole, **given}))
+    with pytest.raises(BadConfig, match=message):
+        load_search(str(search), {})
+    both = {"rungs": {}, "fidelity": {"images": 0.5}}
+    search.write_text(yaml.safe_dump({**whole, **both}))
+    assert load_search(str(search), {})[0].full_samples == 1
+
+
+@pytest.mark.parametrize("own", ["clip=0.2", "learning_rate=0.1", "steps=5", "rehearsal=5"])
+def test_a_setting_of_another_algorithm_would_do_nothing(search, own):
+    key, _, value = own.partition("=")
+    whose = "guided" if key == "rehearsal" else "ppo2"
+    for kind in ("ppo2", "guided", "cem"):
+        settings = {"type": kind, "rounds": 2, "samples": 4, key: yaml.safe_load(value)}
+        search.write_text(yaml.safe_dump({**SEARCH, "algorithm": settings}))
+        if kind == whose:
+            assert load_search(str(search), {})[0].algorithm.type == kind
+            continue
+        message = rf"algorithm\.{key}: a setting of {whose}, which {kind} does not have"
+        with pytest.raises(BadConfig, match=message):
+            load_search(str(search), {})
+
+
+def test_a_warm_start_from_nothing(search):
+    search.write_text(yaml.safe_dump({**SEARCH, "warm_start": {"spread": 0.1}}))
+    with pytest.raises(
+        BadConfig, match=r"warm_start: got {'spread': 0\.1}; expected what to start"
+    ):
+        load_search(str(search), {})
 
 
 def test_the_published_searches_say_their_algorithm_in_full():

@@ -56,6 +56,14 @@ def test_a_sound_task_is_described(check):
     assert lines[-1].endswith("31 coordinates, 2 rounds of 3 trials")
 
 
+def test_an_algorithm_without_its_package_is_said_before_the_data_are_read(monkeypatch):
+    monkeypatch.setattr("search.algorithms.find_spec", lambda name: None)
+    turbo = SearchConfig(name="one", algorithm={"type": "turbo"})
+    lines = check_before_trials(turbo, None)  # nothing of the task is looked at
+    with pytest.raises(BadConfig, match=r"needs botorch.*pip install 'paploss\[turbo\]'"):
+        next(lines)
+
+
 def test_a_batch_that_one_device_cannot_take_is_announced(check):
     schedule = {"image_size": [64, 64], "batch_size": 64, "batch_per_device": 8}
     lines = check(schedule={**schedule, "learning_rate": 0.016})
