@@ -310,7 +310,8 @@ class Plan:
     def _assign(
         self, key: TrialKey, theta: Any, label: str, stop: Mapping[str, Any] | None = None
     ) -> None:
-        slot = 0 if self.config.paired_seeds and key.phase == "search" else key.slot
+        paired = self.config.paired_seeds and key.phase in ("rung", "search")
+        slot = 0 if paired else key.slot
         seed = trial_seed(self.config.seed, key.phase, key.round, slot, key.repeat)
         point = None if theta is None else tuple(theta)
         self._ledger.assign(Assignment(key, point, seed, label, stop))

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from search.space import Array
 
 LEAST_PAIRS = 8
-"""With fewer, a line says little, and the samples that were not chosen are no evidence."""
+"""With fewer, a line of its own says little: it goes through the origin then."""
 
 
 @dataclass(frozen=True)
@@ -73,13 +73,19 @@ def pairs_of(records: Iterable[dict[str, Any]], rounds: int) -> list[tuple[float
 
 
 def fit(pairs: Sequence[tuple[float, float]], least: int = LEAST_PAIRS) -> Line | None:
-    """The line of least squares of full on cheap rewards; None with fewer than `least` pairs.
+    """The line of least squares of full on cheap rewards.
 
-    Where it would fall it is flat: more cheap reward is no reason to expect less.
+    Where it would fall it is flat: more cheap reward is no reason to expect less. With fewer than
+    `least` pairs it is the one from the origin through their middle: what learns nothing cheaply
+    learns nothing in full. None if that is nowhere: no pairs, or no cheap reward above 0.
     """
-    if len(pairs) < least:
+    if not pairs:
         return None
     cheap, full = np.array(pairs, dtype=np.float64).T
+    if len(pairs) < least:
+        if not cheap.any():
+            return None
+        return Line(float(full.mean() / cheap.mean()), 0.0, len(pairs))
     apart = cheap - cheap.mean()
     spread = float(apart @ apart)
     slope = max(0.0, float(apart @ full) / spread) if spread > 0 else 0.0

@@ -715,6 +715,14 @@ def test_paired_samples_of_a_round_share_a_seed(tmp_path):
     assert by_round[0] != by_round[1]
 
 
+def test_paired_samples_of_a_rung_share_a_seed_too(tmp_path):
+    plan = screened(tmp_path, None, paired_seeds=True, **RUNGS)
+    done = [a for a in go_through(plan) if a.key.phase in ("rung", "search")]
+    seeds = {(a.key.phase, a.key.round, a.seed) for a in done}
+    assert len(done) == 2 * (6 + 2)
+    assert len(seeds) == len({seed for _, _, seed in seeds}) == 4
+
+
 def test_trials_are_told_of_early_stops_once_they_have_proof(tmp_path):
     settings = {"algorithm": {"rounds": 9, "samples": 8}, "early_stop": {"at": 0.4, "images": 7}}
     plan = screened(tmp_path, None, **settings)

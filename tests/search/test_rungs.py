@@ -91,8 +91,14 @@ def test_choosing_by_the_cheap_reward_does_not_bend_the_line():
     assert full[chosen].mean() - full[~chosen].mean() > 0.08, "which is far from all alike"
 
 
-def test_no_line_through_a_few_points_and_no_falling_one():
-    assert fit([(0.1, 0.2)] * 7) is None
+def test_through_a_few_points_the_line_comes_from_the_origin():
+    # The middle of (.1, .2) and (.3, .4) is (.2, .3).
+    assert fit([(0.1, 0.2), (0.3, 0.4)]) == Line(pytest.approx(1.5), 0.0, 2)
+    assert fit([(0.1, 0.2)] * 7) == Line(pytest.approx(2.0), 0.0, 7)
+    assert fit([]) is fit([(0.0, 0.2)]) is None
+
+
+def test_no_line_falls():
     flat = Line(0.0, pytest.approx(0.2), 8)
     assert fit([(0.1, 0.2)] * 8) == flat
     assert fit([(x / 10, 0.2 + (3.5 - x) / 100) for x in range(8)]) == flat
