@@ -119,3 +119,14 @@ def row(cells: Sequence[str]) -> str:
 
 def head(columns: Sequence[str]) -> str:
     return f"{row(columns)}\n{row(['---'] * len(columns))}"
+
+
+_COLORS = {
+    "ppo2": "C0", "guided": "C1", "cma-es": "C2", "cem": "C3", "random": "C4", "tpe": "C5",
+    "turbo": "C6", "evolution": "C8",
+}  # fmt: skip
+
+
+def color_of(algorithm: str, number: int) -> str:
+    """An algorithm's colour, the same in all figures; of others the one of their number."""
+    return _COLORS.get(algorithm, f"C{number % 10}")

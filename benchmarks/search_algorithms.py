@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.measure import head, row
+from benchmarks.measure import color_of, head, row
 from benchmarks.surrogate import MODELS, TABLE, Surrogate
 from benchmarks.trials_table import full_trials, read_table
 from paploss.errors import UserError
@@ -142,9 +142,9 @@ def draw(searches: pd.DataFrame, levels: dict[str, float], path: Path) -> None:
     for n, (name, own) in enumerate(searches.groupby("algorithm", sort=False)):
         by = own.groupby("trials")["winner"]
         mean, error = by.mean(), by.std(ddof=1) / np.sqrt(by.size())
-        style = {"color": f"C{n % 10}", "ls": "-" if n < 10 else "--"}
-        axes.plot(mean.index, mean, "-", label=str(name), **style)
-        axes.fill_between(mean.index, mean - error, mean + error, color=f"C{n % 10}", alpha=0.2)
+        color = color_of(str(name), n)
+        axes.plot(mean.index, mean, color=color, ls="-" if n < 10 else "--", label=str(name))
+        axes.fill_between(mean.index, mean - error, mean + error, color=color, alpha=0.2)
     for (name, level), style in zip(levels.items(), (":", "-.", "--"), strict=False):
         axes.axhline(level, color="gray", lw=1, ls=style, label=name)
     axes.set(xlabel="trials", ylabel="reward of the winner, by the surrogate, without noise")

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.measure import head, row
+from benchmarks.measure import color_of, head, row
 from benchmarks.race_trials import CHOOSING, SCORING, Loss, Run, Runs, run_missing
 from benchmarks.replay import Experiment
 from benchmarks.trials_table import check_same_task
@@ -161,14 +161,15 @@ def draw(found: pd.DataFrame, losses: Sequence[Loss], runs: Runs, path: Path) ->
     figure, axes = pyplot.subplots(figsize=(8, 5.5), layout="constrained")
     for n, (group, rows) in enumerate(found.groupby("group", sort=False)):
         means = rows.groupby("budget")["test"].mean()
-        color = f"C{n}"
+        color = color_of(str(group), n)
         shift = 1 + 0.02 * (n - found["group"].nunique() / 2)
         axes.plot(means.index * shift, means, "-o", color=color, label=str(group))
         axes.scatter(rows["budget"] * shift, rows["test"], s=14, color=color, alpha=0.5)
     for loss, style in zip(losses, ((0, (1, 3)), ":", "-.", "--", (0, (5, 5))), strict=True):
         scores = _scores(runs, loss, REFERENCE_REPEATS)
         if scores is not None:
-            axes.axhline(scores.mean(), color="gray", lw=1, ls=style, label=loss.label)
+            label = f"{loss.label} {scores.mean():.3f}"  # two may lie on one line
+            axes.axhline(scores.mean(), color="gray", lw=1, ls=style, label=label)
     axes.set_xscale("log", base=2)
     ticks = sorted(found["budget"].unique())
     axes.set_xticks(ticks, [str(tick) for tick in ticks])

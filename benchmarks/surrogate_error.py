@@ -8,7 +8,7 @@ gets that is let loose on it.
 """
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,32 +27,38 @@ from paploss.files import read_yaml
 from search.space import Array
 
 FAMILY = {"type": "parameterized_ap", "segments": 5}
+INPUTS: dict[str, Callable[[pd.DataFrame], Array]] = {
+    "simulated AP": lambda table: inputs_of(
+        thetas_of(table), table["simulated"].to_numpy(np.float64)
+    ),
+    "curves alone": lambda table: inputs_of(thetas_of(table)),
+    "theta itself": thetas_of,
+}
 PRESET = "parameterized_ap_retinanet_coco"
 
 
 def held_out(
     table: pd.DataFrame,
     by_experiment: bool,
-    simulated: bool = False,
+    seen: str = "curves alone",
     models: Sequence[str] = ("trees", "process"),
 ) -> dict[str, Array]:
     """Predictions, [N], each by models that have not seen its trial, nor any of its theta.
 
     Args:
-        simulated: the models see simulated AP, see `inputs_of`.
+        seen: what the models see, of `INPUTS`.
 
     Returns:
         Those of each of `models`, and their mean where there are several.
     """
-    ap = table["simulated"].to_numpy(np.float64) if simulated else None
-    inputs = inputs_of(thetas_of(table), ap)
+    inputs = INPUTS[seen](table)
     rewards = table["reward"].to_numpy(np.float64)
     theta_ids = table.groupby([c for c in table if c.startswith("theta_")]).ngroup().to_numpy()
     predicted = {name: np.empty(len(table)) for name in models}
-    for seen, unseen in _splits(table, theta_ids, by_experiment):
-        seen = seen[~np.isin(theta_ids[seen], theta_ids[unseen])]
+    for known, unseen in _splits(table, theta_ids, by_experiment):
+        known = known[~np.isin(theta_ids[known], theta_ids[unseen])]
         for name in models:
-            model = MODELS[name]().fit(inputs[seen], rewards[seen])
+            model = MODELS[name]().fit(inputs[known], rewards[known])
             predicted[name][unseen] = np.clip(model.predict(inputs[unseen]), 0, 1)
     if len(models) > 1:
         predicted["mean"] = np.mean(list(predicted.values()), axis=0)
@@ -166,10 +172,9 @@ def main() -> None:
     print(f"{len(table)} full trials, rewards {rewards.mean():.3f} ± {rewards.std():.3f}\n")
 
     print(head(["model", "left out", "RMSE", "R2", "Spearman", *_BEST]))
-    for simulated in (True, False):
+    for seen in INPUTS:
         for by_experiment in (False, True):
-            for model, predicted in held_out(table, by_experiment, simulated, single).items():
-                seen = "simulated AP" if simulated else "curves alone"
+            for model, predicted in held_out(table, by_experiment, seen, single).items():
                 left_out = "an experiment" if by_experiment else "a tenth of the thetas"
                 name = f"{seen}, {model} | {left_out}"
                 print(error_row(name, predicted, rewards), flush=True)

@@ -30,7 +30,7 @@ from paploss.files import open_atomic
 from search.journal import Journal
 from search.run.experiment import open_experiment
 from search.run.hint import FILE, SimulatedReward, Simulations
-from search.run.load import load_search
+from search.run.load import load_search, parse_overrides
 from search.space import Array
 from trainers.config import TaskConfig
 
@@ -162,9 +162,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/data/shapes_trials.csv"))
     parser.add_argument("--simulate", action="store_true", help="what is not known yet")
     parser.add_argument("--search", default="configs/search/shapes.yaml")
+    parser.add_argument("--set", action="append", default=[], help="over --search's settings")
     arguments = parser.parse_args()
     try:
-        _, task = load_search(arguments.search, {})
+        _, task = load_search(arguments.search, parse_overrides(arguments.set))
         fresh = [read_trials(path, task) for path in arguments.experiments]
     except UserError as error:
         sys.exit(str(error))
