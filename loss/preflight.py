@@ -1,4 +1,4 @@
-"""Whether a criterion is worth a trial: what can be seen in a third of a second and without a GPU.
+"""Whether a criterion is worth a trial: what can be seen in half a second and without a GPU.
 
 Two stages, the cheap one first. "gradient": how the criterion pulls at outputs of a head, early,
 in the middle and late in a training (`loss.gradient_checks`). "simulation": a tiny head is trained

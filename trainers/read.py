@@ -164,6 +164,11 @@ def _warm_start(value: Any, folder: Path | None) -> Any:
         return value
     if isinstance(value, Mapping) and "criterion" in value:
         return {**value, "criterion": _criterion(value["criterion"], folder, keep_name=True)}
+    if isinstance(value, Mapping) and value.keys() <= {"spread", "trial"}:
+        raise BadConfig(
+            f"warm_start: got {dict(value)!r}; expected what to start from as well: `preset: NAME` "
+            "or `experiment: FOLDER`."
+        )
     if not isinstance(value, Mapping) or "type" in value or "preset" not in value:
         return _criterion(value, folder, keep_name=True)
     for key in value.keys() - {"preset", "spread"}:
