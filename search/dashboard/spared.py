@@ -71,7 +71,8 @@ def race_data(history: History) -> dict[str, Any] | None:
 def noise_data(history: History) -> dict[str, Any] | None:
     """How far rewards of one loss lie apart when only the seed changes."""
     luck = spread(history.records)
-    return None if luck is None else {"sd": number(luck.sd), "n": luck.n}
+    # With more digits than `number` leaves: the page rounds it as the terminal does.
+    return None if luck is None else {"sd": round(luck.sd, 8), "n": luck.n}
 
 
 def _round(
