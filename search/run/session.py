@@ -63,7 +63,13 @@ def run_experiment(experiment: Path, trainable: Any = TrialTrainable) -> Path:
     session = _Session(experiment, trainable)
     advice = f"Watch it with `paploss show {experiment}`, or stop it first."
     with only_process(experiment, advice), one_blas_thread():
-        ending = session.run()
+        try:
+            ending = session.run()
+        except KeyboardInterrupt:  # simulated trainings may take a minute before the first trial
+            ending = Interrupted(
+                "interrupted before the trials of this session, or after them; what is finished is "
+                f"kept; go on with: paploss resume {_short(experiment)}"
+            )
     if ending is not None:
         raise ending
     return experiment / "best.yaml"
@@ -84,14 +90,12 @@ class _Session:
         self._simulations = simulations_of(experiment, self._say)
 
     def run(self) -> SearchStopped | Interrupted | None:
-        """Run trials and write up what is known then; what to tell the user, short of the end."""
-        try:
-            plan = self._plan_to_run()
-        except KeyboardInterrupt:  # simulated trainings may take a minute there
-            return Interrupted(
-                "interrupted before the first trial of this session; go on with: paploss resume "
-                f"{_short(self.experiment)}"
-            )
+        """Run trials and write up what is known then; what to tell the user, short of the end.
+
+        Raises:
+            KeyboardInterrupt: before the trials, or after them.
+        """
+        plan = self._plan_to_run()
         if plan.finished:  # only written up again
             return self.write_up(None)
         with Follower(self.experiment, plan.space, self._config) as follower:
