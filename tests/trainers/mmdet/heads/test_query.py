@@ -208,7 +208,7 @@ def test_trains_like_the_stock_head(name: str, objects: Any) -> None:
 def test_trains_the_whole_detector_like_mmdet(name: str, objects: Any) -> None:
     """Every parameter gets a gradient, too: data parallel training waits for one that does not."""
     stock, ours = stock_model(name), our_model(name)
-    ours.load_state_dict(stock.state_dict())
+    stock.load_state_dict(ours.state_dict())  # whose weights are initialised
     loss, gradients = trained_once(ours, objects)
     expected, expected_gradients = trained_once(stock, objects)
 
@@ -240,7 +240,7 @@ def test_detects_like_the_stock_head(name: str) -> None:
 
 
 def assert_detects_alike(ours: Any, stock: Any) -> None:
-    ours.load_state_dict(stock.state_dict())
+    stock.load_state_dict(ours.state_dict())  # whose weights are initialised
     with torch.no_grad():
         found = ours.eval()(images(), samples_of(TRUTH), mode="predict")
         expected = stock.eval()(images(), samples_of(TRUTH), mode="predict")
