@@ -43,9 +43,13 @@ def _named(file: Path, overrides: Mapping[str, Any]) -> str:
 
 
 def _check_algorithm(algorithm: AlgorithmConfig, where: str) -> None:
-    """Raise BadConfig for a setting that the algorithm would not look at."""
+    """Raise BadConfig for a setting that the algorithm would not look at.
+
+    An experiment's config.yaml, which is a search as well, has those of all: as they are by default.
+    """
     for key, owner in OWN_SETTINGS.items():
-        if key in algorithm.model_fields_set and algorithm.type != owner:
+        is_set = getattr(algorithm, key) != type(algorithm).model_fields[key].default
+        if is_set and algorithm.type != owner:
             raise BadConfig(
                 f"{where}:\n  algorithm.{key}: a setting of {owner}, which {algorithm.type} does "
                 f"not have; leave it out, or choose {owner}."

@@ -253,6 +253,6 @@ def test_as_the_user_sees_it(start, folder):
     driver = start("search", folder / "search.yaml", "--set", "algorithm.round=3")
     assert driver.code(60) == 2
     assert driver.output == (
-        f"error: {folder / 'search.yaml'}:\n"
+        f"error: {folder / 'search.yaml'} with --set algorithm.round:\n"
         "  algorithm.round: unknown key; did you mean 'rounds'?\n"
     )

@@ -88,28 +88,6 @@ def test_the_end_of_a_job_and_an_interrupt(search, start, expected):
     assert read_json(experiment.path / "summary.json")["wall_seconds"] > seconds
 
 
-def test_a_guided_search_and_its_preflight_go_on_as_they_would_have(search, start, tmp_path):
-    """The quick start's way: simulated trainings first, a model, samples that are drawn again."""
-    guided = {
-        "algorithm": "{type: guided, rounds: 2, samples: 3, rehearsal: 8, attempts: 3}",
-        "preflight__enabled": "true",
-    }
-    driver, undisturbed = search(storage=tmp_path / "undisturbed", **guided)
-    assert driver.code() == 0, driver.output
-
-    driver, experiment = search(storage=tmp_path / "killed", **guided)
-    driver.wait_for(lambda: experiment.count >= 6)
-    driver.kill()
-    before = experiment.records
-    samples = (experiment.path / "samples" / "round-000.json").read_bytes()
-    driver = start("resume", experiment.path)
-    assert driver.code() == 0, driver.output
-    assert experiment.what_counts() == undisturbed.what_counts()
-    after = experiment.records
-    assert {key: after[key] for key in before} == before
-    assert (experiment.path / "samples" / "round-000.json").read_bytes() == samples
-
-
 def test_no_process_stays_for_ever(drivers):
     """Ray's own processes look for a killed parent only now and then: hence last in this file."""
     assert [name for driver in drivers for name in driver.left(120)] == []

@@ -10,7 +10,7 @@ from paploss.configs import find
 from paploss.errors import BadExperiment
 from paploss.files import read_json, read_yaml, write_yaml
 from search.history import load_history
-from search.journal import TrialKey
+from search.journal import Journal, TrialKey
 from search.run.experiment import create_experiment, open_experiment
 from search.run.results import write_results
 from search.run.session import run_experiment
@@ -164,6 +164,27 @@ def test_a_warm_start_taken_up_again_asks_for_the_same(tmp_path):
     run_by_hand(broken)
     for name in ("journal", "policy"):
         assert files(broken / name) == files(whole / name)
+
+
+def test_a_guided_search_and_its_preflight_taken_up_again(tmp_path):
+    """The quick start's way: simulations, a model, samples drawn again. What was drawn is on
+    storage; where it is lost, as before the race here, it is drawn again, and is the same."""
+    guided = {"type": "guided", "rounds": 2, "samples": 3, "rehearsal": 6, "attempts": 3}
+    settings = {"algorithm": guided, "preflight": {"enabled": True}}
+    whole, broken = (
+        create_experiment(config_in(tmp_path / name, **settings), TASK) for name in ("a", "b")
+    )
+    run_by_hand(whole)
+    run_by_hand(broken, stop_before="search")
+    run_by_hand(broken, stop_before="final")
+    for path in (broken / "samples").glob("*.json"):
+        path.unlink()
+    run_by_hand(broken)
+    one, other = (list(Journal(path).records()) for path in (whole, broken))
+    assert one == other
+    assert len([r for r in one if r["phase"] == "search"]) == 6
+    for name in ("round-000", "round-001", "final"):
+        assert Journal(whole).samples(name) == Journal(broken).samples(name)
 
 
 def test_a_search_of_two_heads_is_written_up(tmp_path):

@@ -247,6 +247,13 @@ def test_a_setting_of_another_algorithm_would_do_nothing(search, own):
             load_search(str(search), {})
 
 
+def test_the_config_of_an_experiment_is_a_search_too(search):
+    config, task = load_search(str(search), {"algorithm": "guided"})
+    whole = {**config.model_dump(mode="json"), **task.model_dump(mode="json")}
+    search.write_text(yaml.safe_dump(whole))
+    assert load_search(str(search), {}) == (config, task)
+
+
 def test_a_warm_start_from_nothing(search):
     search.write_text(yaml.safe_dump({**SEARCH, "warm_start": {"spread": 0.1}}))
     with pytest.raises(
