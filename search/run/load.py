@@ -45,7 +45,7 @@ def _named(file: Path, overrides: Mapping[str, Any]) -> str:
 def _check_algorithm(algorithm: AlgorithmConfig, where: str) -> None:
     """Raise BadConfig for a setting that the algorithm would not look at.
 
-    An experiment's config.yaml, which is a search as well, has those of all: as they are by default.
+    An experiment's config.yaml is a search as well, and has all of them, as they are by default.
     """
     for key, owner in OWN_SETTINGS.items():
         is_set = getattr(algorithm, key) != type(algorithm).model_fields[key].default
