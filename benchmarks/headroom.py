@@ -9,7 +9,6 @@ of its own that are in the table are left out, so that the same table gives the 
 """
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +21,11 @@ from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 from sklearn.model_selection import GroupKFold
 
 from benchmarks.measure import head, row
-from benchmarks.race_trials import Loss, Runs, run_missing
+from benchmarks.race_trials import Loss, Runs, report, run_missing
 from benchmarks.search_real import REFERENCE_REPEATS
 from benchmarks.surrogate import TABLE, features
 from benchmarks.trials_table import full_trials, read_table, thetas_of
 from loss.by_head import family_of
-from paploss.errors import UserError
-from paploss.files import write_atomic
 from search.candidates import climb, genes_of
 from search.run.load import load_search
 from search.space import Array
@@ -164,14 +161,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("experiments/headroom"))
     parser.add_argument("--processes", type=int, default=2, help="trials at a time")
     arguments = parser.parse_args()
-    try:
-        text = run(arguments)
-    except UserError as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        sys.exit("interrupted; finished runs are kept, and the same command goes on.")
-    print(f"\n{text}")
-    write_atomic(arguments.work / "table.md", f"{text}\n")
+    report(lambda: run(arguments), arguments.work)
 
 
 if __name__ == "__main__":

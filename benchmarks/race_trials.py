@@ -5,6 +5,7 @@ What `benchmarks.search_real` runs its races with: no Ray, and nothing is run tw
 
 import hashlib
 import json
+import sys
 import threading
 import time
 from collections import deque
@@ -14,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from paploss.errors import SearchStopped
+from paploss.errors import SearchStopped, UserError
+from paploss.files import write_atomic
 from search.seeds import trial_seed
 from trainers.config import TaskConfig
 from trainers.trial import TrialSpec
@@ -144,6 +146,18 @@ def run_missing(
         except BaseException:  # Ctrl-C too: what runs is waited for, what waits is not begun
             stop.set()
             raise
+
+
+def report(make: Callable[[], str], work: Path) -> None:
+    """Print the tables that `make` gives, and keep them in `work`/tables.md; or say what is wrong."""
+    try:
+        text = make()
+    except UserError as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit("interrupted; finished runs are kept, and the same command goes on.")
+    print(f"\n{text}")
+    write_atomic(work / "tables.md", f"{text}\n")
 
 
 class _Slot:

@@ -13,7 +13,6 @@ on after an interruption, and with more experiments runs only what is new.
 
 import argparse
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +22,11 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.measure import color_of, head, row
-from benchmarks.race_trials import CHOOSING, SCORING, Loss, Run, Runs, run_missing
+from benchmarks.race_trials import CHOOSING, SCORING, Loss, Run, Runs, report, run_missing
 from benchmarks.replay import Experiment
 from benchmarks.trials_table import check_same_task
 from paploss.configs import find
-from paploss.errors import UserError
-from paploss.files import read_yaml, write_atomic
+from paploss.files import read_yaml
 from trainers.config import TaskConfig
 
 PRESET = "parameterized_ap_retinanet_coco"
@@ -232,14 +230,7 @@ def main() -> None:
     parser.add_argument("--no-references", dest="references", action="store_false")
     parser.add_argument("--only-table", action="store_true", help="run nothing")
     arguments = parser.parse_args()
-    try:
-        text = run(arguments)
-    except UserError as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        sys.exit("interrupted; finished runs are kept, and the same command goes on.")
-    print(f"\n{text}")
-    write_atomic(arguments.work / "tables.md", f"{text}\n")
+    report(lambda: run(arguments), arguments.work)
 
 
 if __name__ == "__main__":
