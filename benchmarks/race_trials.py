@@ -149,7 +149,7 @@ def run_missing(
 
 
 def report(make: Callable[[], str], work: Path) -> None:
-    """Print the tables that `make` gives and keep them in `work`/tables.md, or say what is wrong."""
+    """Print the tables that `make` gives and keep them in `work`, or say what is wrong."""
     try:
         text = make()
     except UserError as error:
