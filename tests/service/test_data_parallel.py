@@ -31,9 +31,10 @@ def training(driver):
     found = {}
     for server in driver.look():
         with contextlib.suppress(psutil.Error):
-            if "trainers.worker" in server.cmdline() and server.children():
+            # Asked once: a training may end between two looks.
+            if "trainers.worker" in server.cmdline() and (under := server.children()):
                 second = "WorkerActor" in server.parent().cmdline()[0]
-                found[second] = server.parent(), server, server.children()[0]
+                found[second] = server.parent(), server, under[0]
     return (found[False], found[True]) if len(found) == 2 else None
 
 

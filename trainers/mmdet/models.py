@@ -4,6 +4,8 @@ import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from torch import nn
+
 from loss.by_head import by_head
 from paploss.errors import BadConfig
 from trainers.config import DetectorConfig
@@ -69,13 +71,18 @@ def build_model(detector: DetectorConfig, criterion: Mapping[str, Any], classes:
     register_all_modules()
     settings = ConfigDict(model_settings(detector, criterion, classes))
     try:
-        return MODELS.build(settings)
+        model = MODELS.build(settings)
     except Exception as error:
         reason = " ".join(str(error).split())
         raise BadConfig(
             f"detector {detector.name}: mmengine cannot build its model: {reason} "
             "Check the `model` section of the detector's file."
         ) from error
+    # mmdet's DETRs leave it as the memory was until a training begins; the probe comes before, and
+    # may have met a NaN there. No random numbers: initial weights stay those of the seed.
+    if hasattr(model, "level_embed"):
+        nn.init.zeros_(model.level_embed)
+    return model
 
 
 def criterion_heads(model: Any) -> Iterator[tuple[str, str, CriterionHead]]:
